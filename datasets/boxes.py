@@ -1,0 +1,103 @@
+"""The only box conversions.
+
+Inside musicon a box is float32 (x0, y0, x1, y1) in absolute pixels of the upright original,
+half-open: x1 - x0 is the width. Every other convention lives here, at the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Xyxy = tuple[float, float, float, float]
+BoxArray = NDArray[np.float32]
+
+
+def xywh_to_xyxy(xywh: Sequence[float]) -> Xyxy:
+    """COCO's (x, y, width, height) in pixels -> (x0, y0, x1, y1)."""
+    x, y, w, h = (float(v) for v in xywh)
+    return x, y, x + w, y + h
+
+
+def xyxy_to_xywh(xyxy: Sequence[float]) -> Xyxy:
+    """(x0, y0, x1, y1) -> COCO's (x, y, width, height) in pixels."""
+    x0, y0, x1, y1 = (float(v) for v in xyxy)
+    return x0, y0, x1 - x0, y1 - y0
+
+
+def relative_xywh_to_xyxy(xywh: Sequence[float], width: int, height: int) -> Xyxy:
+    """FiftyOne's (left, top, width, height) in shares of the image -> pixels."""
+    x, y, w, h = (float(v) for v in xywh)
+    return x * width, y * height, (x + w) * width, (y + h) * height
+
+
+def xyxy_to_relative_xywh(xyxy: Sequence[float], width: int, height: int) -> Xyxy:
+    """Pixels -> FiftyOne's (left, top, width, height) in shares of the image."""
+    x0, y0, x1, y1 = (float(v) for v in xyxy)
+    return x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height
+
+
+def yolo_to_xyxy(cxcywh: Sequence[float], width: int, height: int) -> Xyxy:
+    """YOLO's (centre x, centre y, width, height) in shares of the image -> pixels."""
+    cx, cy, w, h = (float(v) for v in cxcywh)
+    return (cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height
+
+
+def xyxy_to_yolo(xyxy: Sequence[float], width: int, height: int) -> Xyxy:
+    """Pixels -> YOLO's (centre x, centre y, width, height) in shares of the image."""
+    x0, y0, x1, y1 = (float(v) for v in xyxy)
+    return (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
+
+
+def voc_to_xyxy(corners: Sequence[float]) -> Xyxy:
+    """Pascal VOC's 1-based, closed (xmin, ymin, xmax, ymax) -> 0-based, half-open pixels."""
+    x0, y0, x1, y1 = (float(v) for v in corners)
+    return x0 - 1, y0 - 1, x1, y1
+
+
+def xyxy_to_voc(xyxy: Sequence[float]) -> Xyxy:
+    """0-based, half-open pixels -> Pascal VOC's 1-based, closed (xmin, ymin, xmax, ymax)."""
+    x0, y0, x1, y1 = (float(v) for v in xyxy)
+    return x0 + 1, y0 + 1, x1, y1
+
+
+def as_boxes(values: object) -> BoxArray:
+    """Any sequence of four-number boxes -> float32 array of shape (N, 4); N may be 0."""
+    return np.asarray(values, dtype=np.float32).reshape(-1, 4)
+
+
+def clip(boxes: object, width: int, height: int) -> BoxArray:
+    """Boxes (N, 4) cut to the image; one that lay outside ends with no area."""
+    out = as_boxes(boxes).copy()
+    out[:, 0::2] = out[:, 0::2].clip(0, width)
+    out[:, 1::2] = out[:, 1::2].clip(0, height)
+    return out
+
+
+def area(boxes: object) -> NDArray[np.float32]:
+    """Pixels covered by each of (N, 4) boxes, shape (N,); reversed boxes count as 0."""
+    b = as_boxes(boxes)
+    return (b[:, 2] - b[:, 0]).clip(0) * (b[:, 3] - b[:, 1]).clip(0)
+
+
+def intersection(first: object, second: object) -> NDArray[np.float32]:
+    """Pixels shared by each pair of (N, 4) and (M, 4) boxes, shape (N, M)."""
+    a, b = as_boxes(first)[:, None], as_boxes(second)[None]
+    side = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    return side.clip(0).prod(axis=-1)
+
+
+def iou(first: object, second: object) -> NDArray[np.float32]:
+    """Intersection over union of each pair of (N, 4) and (M, 4) boxes, shape (N, M)."""
+    shared = intersection(first, second)
+    union = area(first)[:, None] + area(second)[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def expand(boxes: object, share: float, width: int, height: int) -> BoxArray:
+    """Boxes (N, 4) grown on each side by ``share`` of their side, then clipped."""
+    b = as_boxes(boxes)
+    margin = np.tile((b[:, 2:] - b[:, :2]) * share, 2) * np.array([-1, -1, 1, 1], np.float32)
+    return clip(b + margin, width, height)

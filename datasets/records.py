@@ -1,0 +1,406 @@
+"""Records: what an image is, and the manifest that every command reads and writes.
+
+A manifest is a COCO JSON file beside its images; the extra keys that COCO lacks
+(``split``, ``domain``, ``group``, ``labels``, ``attributes``, ...) are optional and any COCO
+tool ignores them. Records are frozen: changing one means ``dataclasses.replace``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from musicon.datasets.boxes import xywh_to_xyxy, xyxy_to_xywh
+
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "val", "test")
+ORIGINS = ("human", "foreground", "composite", "pseudo", "style")
+SUPERCATEGORIES = ("strings", "wind", "percussion", "keyboard", "electronic", "other")
+BOX_SLACK = 1.0
+"""Pixels by which a box may stick out of its image (rounding in the tools that drew it)."""
+
+_IMAGE_KEYS = frozenset(
+    "id file_name width height split domain group labels attributes source_url rights sha256".split()
+)
+_BOX_KEYS = frozenset("id image_id category_id bbox area iscrowd origin score segmentation".split())
+_CATEGORY_KEYS = frozenset("id name supercategory mimo hornbostel_sachs".split())
+
+
+class UserError(ValueError):
+    """Something the user can mend; the message says how. Tools print it and exit with 2."""
+
+
+class ManifestError(UserError):
+    """A manifest that cannot be used; the message names the file, the place and the mend."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """One instrument class.
+
+    Attributes:
+        id: Number from 1; 0 is the background everywhere.
+        name: Canonical English name, or the source's own name where it is not an instrument.
+        supercategory: One of ``SUPERCATEGORIES``.
+        mimo: Keyword number of the MIMO thesaurus, as text.
+        hornbostel_sachs: Class number, such as ``321.322``.
+    """
+
+    id: int
+    name: str
+    supercategory: str = "other"
+    mimo: str | None = None
+    hornbostel_sachs: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Box:
+    """One boxed instrument.
+
+    Attributes:
+        xyxy: (x0, y0, x1, y1) in pixels of the upright original, half-open, x0 < x1, y0 < y1.
+        label: Category id.
+        origin: Who drew it, one of ``ORIGINS``.
+        score: Confidence in [0, 1], or None for a human's box.
+        iscrowd: One box around many instruments; ignored by training, as COCO evaluation does.
+    """
+
+    xyxy: tuple[float, float, float, float]
+    label: int
+    origin: str = "human"
+    score: float | None = None
+    iscrowd: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image and what is known of it.
+
+    Attributes:
+        id: Unique within the manifest.
+        file_name: Path relative to the manifest's folder, with forward slashes.
+        width: Pixels of the upright image (after EXIF orientation).
+        height: Pixels of the upright image.
+        boxes: Boxed instruments; empty for an image without any.
+        labels: Category ids known to be in the image, sorted, with or without boxes. ``None``
+            means that nobody looked (an unlabelled image), which is not "no instrument".
+        split: ``train``, ``val``, ``test``, or None.
+        domain: Where it comes from: ``mimo``, ``google``, ``cytomine``, ...
+        group: Leakage group; one group is never divided by a split.
+        attributes: Movement, painter, medium, ... of the work.
+    """
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...] = ()
+    labels: tuple[int, ...] | None = ()
+    split: str | None = None
+    domain: str | None = None
+    group: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    source_url: str | None = None
+    rights: str | None = None
+    sha256: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_negative(self) -> bool:
+        """True when the image is known to hold no instrument."""
+        return not self.boxes and self.labels == ()
+
+    @property
+    def known_labels(self) -> tuple[int, ...]:
+        """Category ids known to be in the image, from labels and boxes, sorted."""
+        return tuple(sorted({box.label for box in self.boxes} | set(self.labels or ())))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Categories and images, and the folder that file names are relative to."""
+
+    root: Path
+    categories: tuple[Category, ...]
+    images: tuple[ImageRecord, ...]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Category id -> name."""
+        return {category.id: category.name for category in self.categories}
+
+    def path(self, record: ImageRecord) -> Path:
+        """The image's file."""
+        return self.root / record.file_name
+
+    def select(self, *, split: str | Sequence[str] | None = None, domain: str | None = None,
+               where: Callable[[ImageRecord], bool] | None = None) -> Manifest:
+        """A manifest of the images that meet every given condition."""
+        splits = None if split is None else {split} if isinstance(split, str) else set(split)
+        kept = tuple(
+            record for record in self.images
+            if (splits is None or record.split in splits)
+            and (domain is None or record.domain == domain)
+            and (where is None or where(record))
+        )
+        return replace(self, images=kept)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Manifest:
+        """Read and validate a COCO JSON file.
+
+        Args:
+            path: The JSON file, or the folder that holds ``manifest.json``.
+
+        Raises:
+            ManifestError: Not a usable manifest; the message names the first faults and counts
+                the rest.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / MANIFEST_NAME
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ManifestError(
+                f"{file}: no such manifest; make one with python tools/prepare_data.py"
+            ) from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ManifestError(f"{file}: not a readable JSON file ({error})") from None
+        return cls.from_coco(document, root=file.parent, source=str(file))
+
+    @classmethod
+    def from_coco(cls, document: Any, root: Path, source: str = "manifest") -> Manifest:
+        """Build a manifest from a parsed COCO document; ``source`` names it in errors."""
+        if not isinstance(document, Mapping) or not isinstance(document.get("images"), list):
+            raise ManifestError(f"{source}: not a COCO document: it has no list 'images'")
+        faults: list[str] = []
+        categories = _read_categories(document.get("categories") or [], faults)
+        boxes = _read_annotations(document.get("annotations") or [], faults)
+        images = _read_images(document["images"], boxes, faults)
+        manifest = cls(Path(root), categories, images, dict(document.get("info") or {}))
+        faults += manifest.faults()
+        if faults:
+            more = f" (and {len(faults) - 5} more faults)" if len(faults) > 5 else ""
+            raise ManifestError(f"{source}: " + "; ".join(faults[:5]) + more)
+        return manifest
+
+    def to_coco(self) -> dict[str, Any]:
+        """The COCO document: boxes as xywh, absent optional values left out."""
+        images, annotations = [], []
+        for record in self.images:
+            images.append(_image_to_coco(record))
+            for box in record.boxes:
+                x, y, w, h = (round(v, 3) for v in xyxy_to_xywh(box.xyxy))
+                annotation = {"id": len(annotations) + 1, "image_id": record.id,
+                              "category_id": box.label, "bbox": [x, y, w, h],
+                              "area": round(w * h, 3), "iscrowd": int(box.iscrowd),
+                              "origin": box.origin, **box.extra}
+                if box.score is not None:
+                    annotation["score"] = round(box.score, 6)
+                annotations.append(annotation)
+        categories = [
+            {"id": c.id, "name": c.name, "supercategory": c.supercategory, **c.extra}
+            | ({"mimo": c.mimo} if c.mimo else {})
+            | ({"hornbostel_sachs": c.hornbostel_sachs} if c.hornbostel_sachs else {})
+            for c in self.categories
+        ]
+        return {"info": dict(self.info), "images": images, "annotations": annotations,
+                "categories": categories}
+
+    def write(self, path: str | Path) -> Path:
+        """Validate, then write atomically; a folder gets ``manifest.json``."""
+        faults = self.faults()
+        if faults:
+            raise ManifestError(f"{path}: not written: " + "; ".join(faults[:5]))
+        file = Path(path)
+        if file.suffix != ".json":
+            file = file / MANIFEST_NAME
+        write_atomic(file, json.dumps(self.to_coco(), ensure_ascii=False, indent=1))
+        return file
+
+    def faults(self) -> list[str]:
+        """Everything that breaks the contract, in words; empty when the manifest is sound."""
+        faults = [f"category id {i} is used {n} times"
+                  for i, n in Counter(c.id for c in self.categories).items() if n > 1]
+        faults += [f"category {c.name!r} has id {c.id}; ids start at 1"
+                   for c in self.categories if c.id < 1]
+        faults += [f"category name {name!r} is used {n} times"
+                   for name, n in Counter(c.name for c in self.categories).items() if n > 1]
+        faults += [f"image id {i} is used {n} times"
+                   for i, n in Counter(r.id for r in self.images).items() if n > 1]
+        faults += [f"image file {name!r} is listed {n} times"
+                   for name, n in Counter(r.file_name for r in self.images).items() if n > 1]
+        known = {c.id for c in self.categories}
+        for record in self.images:
+            faults += _record_faults(record, known)
+        return faults
+
+
+def _read_categories(rows: Iterable[Any], faults: list[str]) -> tuple[Category, ...]:
+    categories = []
+    for row in rows:
+        try:
+            supercategory = row.get("supercategory") or "other"
+            categories.append(Category(
+                id=int(row["id"]), name=str(row["name"]), supercategory=str(supercategory),
+                mimo=_text(row.get("mimo")), hornbostel_sachs=_text(row.get("hornbostel_sachs")),
+                extra={k: v for k, v in row.items() if k not in _CATEGORY_KEYS},
+            ))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            faults.append(f"category {row!r} is not usable ({error!r})")
+    return tuple(categories)
+
+
+def _read_annotations(rows: Iterable[Any], faults: list[str]) -> dict[int, list[Box]]:
+    boxes: dict[int, list[Box]] = {}
+    seen: set[Any] = set()
+    for row in rows:
+        try:
+            if row.get("id") is not None and row["id"] in seen:
+                faults.append(f"annotation id {row['id']} is used twice")
+            seen.add(row.get("id"))
+            if len(row["bbox"]) != 4:
+                raise ValueError("bbox is not [x, y, width, height]")
+            score = row.get("score")
+            boxes.setdefault(int(row["image_id"]), []).append(Box(
+                xyxy=xywh_to_xyxy(row["bbox"]), label=int(row["category_id"]),
+                origin=str(row.get("origin") or "human"),
+                score=None if score is None else float(score),
+                iscrowd=bool(row.get("iscrowd", 0)),
+                extra={k: v for k, v in row.items() if k not in _BOX_KEYS},
+            ))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            faults.append(f"annotation {str(row)[:120]} is not usable ({error!r})")
+    return boxes
+
+
+def _read_images(rows: Iterable[Any], boxes: dict[int, list[Box]],
+                 faults: list[str]) -> tuple[ImageRecord, ...]:
+    images = []
+    for row in rows:
+        try:
+            labels = row.get("labels", ())
+            images.append(ImageRecord(
+                id=int(row["id"]), file_name=str(row["file_name"]),
+                width=int(row["width"]), height=int(row["height"]),
+                boxes=tuple(boxes.pop(int(row["id"]), ())),
+                labels=None if labels is None else tuple(sorted({int(i) for i in labels})),
+                split=row.get("split"), domain=row.get("domain"), group=_text(row.get("group")),
+                attributes=dict(row.get("attributes") or {}),
+                source_url=row.get("source_url"), rights=row.get("rights"),
+                sha256=row.get("sha256"),
+                extra={k: v for k, v in row.items() if k not in _IMAGE_KEYS},
+            ))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            faults.append(f"image {str(row)[:120]} is not usable ({error!r})")
+    faults += [f"annotations name image {i}, which is not listed" for i in boxes]
+    return tuple(images)
+
+
+def _record_faults(record: ImageRecord, known: set[int]) -> list[str]:
+    where = f"image {record.id} ({record.file_name})"
+    faults = []
+    if record.width < 1 or record.height < 1:
+        faults.append(f"{where}: size {record.width}x{record.height} is not positive")
+    if record.split is not None and record.split not in SPLITS:
+        faults.append(f"{where}: split {record.split!r} is not one of {', '.join(SPLITS)}")
+    faults += [f"{where}: label {i} is not a category id"
+               for i in record.labels or () if i not in known]
+    for box in record.boxes:
+        fault = box_fault(box.xyxy, record.width, record.height)
+        if fault:
+            faults.append(f"{where}: {fault}")
+        if box.label not in known:
+            faults.append(f"{where}: box category {box.label} is not a category id")
+        if box.origin not in ORIGINS:
+            faults.append(f"{where}: origin {box.origin!r} is not one of {', '.join(ORIGINS)}")
+        if box.score is not None and not 0 <= box.score <= 1:
+            faults.append(f"{where}: score {box.score} is outside 0..1")
+    return faults
+
+
+def box_fault(xyxy: Sequence[float], width: int, height: int) -> str | None:
+    """What is wrong with a box in an image of this size, or None.
+
+    A box may stick out by ``BOX_SLACK`` pixels; sources clip before they build records.
+    """
+    x0, y0, x1, y1 = xyxy
+    if not all(math.isfinite(v) for v in xyxy):
+        return f"box {list(xyxy)} has a value that is not a number"
+    if x1 <= x0 or y1 <= y0:
+        return f"box of {x1 - x0:g}x{y1 - y0:g} pixels is empty or reversed"
+    if x0 < -BOX_SLACK or y0 < -BOX_SLACK or x1 > width + BOX_SLACK or y1 > height + BOX_SLACK:
+        return f"box [{x0:g}, {y0:g}, {x1:g}, {y1:g}] lies outside the {width}x{height} image"
+    return None
+
+
+def _image_to_coco(record: ImageRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": record.id, "file_name": record.file_name,
+                           "width": record.width, "height": record.height}
+    for key in ("split", "domain", "group", "source_url", "rights", "sha256"):
+        value = getattr(record, key)
+        if value is not None:
+            row[key] = value
+    if record.labels is None or record.labels:
+        row["labels"] = None if record.labels is None else list(record.labels)
+    if record.attributes:
+        row["attributes"] = dict(record.attributes)
+    return row | dict(record.extra)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def write_atomic(path: str | Path, data: str | bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part.
+
+    Temporary name in the same folder, fsync, rename.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+class Rejects:
+    """Every image, box or row left out, with its reason: counted, listed, never silent."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, file: str | Path, reason: str) -> None:
+        """Note one item that is left out."""
+        self.rows.append((str(file), reason))
+
+    def write(self, path: str | Path) -> None:
+        """Write one JSON object a line: ``{"file": ..., "reason": ...}``."""
+        lines = (json.dumps({"file": f, "reason": r}, ensure_ascii=False) for f, r in self.rows)
+        write_atomic(path, "".join(f"{line}\n" for line in lines))
