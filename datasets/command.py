@@ -1,0 +1,157 @@
+"""What every tool shares: one way to fail, one way to show progress, one way to print a table.
+
+A tool is ``argparse``, one call, a summary and an exit code; ``run`` gives it the exit codes
+(0 done, 1 done with rejects or a bar missed, 2 unusable) and turns what a person can mend into
+one sentence on standard error instead of a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TextIO, TypeVar
+
+from musicon.datasets.records import UserError
+
+DONE, DONE_WITH_REJECTS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+T = TypeVar("T")
+
+_DISK_ADVICE = {
+    errno.ENOSPC: "no space left on the disk; free some, or give another folder with --out",
+    errno.EDQUOT: "your disk quota is used up; free some space, or give another folder with --out",
+    errno.EFBIG: "the file grew past the size allowed here; raise the limit (ulimit -f) or give "
+                 "another folder with --out",
+    errno.EACCES: "permission denied; change the permissions, or give a folder you may write to",
+    errno.EPERM: "operation not permitted; change the permissions, or give a folder you may "
+                 "write to",
+    errno.EROFS: "this disk is read-only; give a folder you may write to",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.ENOTDIR: "part of this path is a file, not a folder; check the path",
+    errno.EISDIR: "this is a folder, but a file was expected; check the path",
+    errno.EEXIST: "a file of that name is in the way; move it, or give another path",
+    errno.ENAMETOOLONG: "this name is too long for the disk; give a shorter one",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n) or use fewer workers",
+}
+
+
+def run(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
+        argv: Sequence[str] | None = None) -> int:
+    """Parse, call ``main``, and turn what a person can mend into one sentence.
+
+    Args:
+        main: Does the work; returns 0 (done) or 1 (done with rejects, or a bar missed).
+        parser: The tool's arguments. A wrong argument exits with 2, as argparse does.
+        argv: Arguments; None means the command line's.
+
+    Returns:
+        The exit code: what ``main`` returned, 2 for an error the user can mend, 130 after
+        Ctrl-C. Anything else is a bug of ours and keeps its traceback.
+    """
+    options = parser.parse_args(argv)
+    try:
+        return main(options)
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except UserError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: not our error, and nothing to say.
+        sys.stderr.close()
+        return UNUSABLE
+    except ImportError as error:
+        advice = getattr(error, "advice", None) or str(error)
+        if "pip install" not in advice:
+            raise
+        return _fail(advice)
+    except OSError as error:
+        if error.errno not in _DISK_ADVICE:
+            raise
+        return _fail(explain_os_error(error))
+
+
+def explain_os_error(error: OSError) -> str:
+    """One sentence for a failed file operation: which file, what is wrong, what to do."""
+    what = _DISK_ADVICE.get(error.errno or 0, error.strerror or str(error))
+    name = error.filename if error.filename is not None else error.filename2
+    return what if name is None else f"{name}: {what}"
+
+
+def _fail(sentence: str) -> int:
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    return UNUSABLE
+
+
+def progress(iterable: Iterable[T], total: int | None = None, desc: str = "",
+             quiet: bool = False) -> Iterator[T]:
+    """Iterate with a bar on standard error; silent under ``quiet`` or where it isn't a terminal.
+
+    Args:
+        iterable: What to go through.
+        total: Number of items; None takes ``len(iterable)`` where it has one.
+        desc: What is being done, such as "decoding".
+        quiet: No bar at all.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield from iterable
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(iterable, total=total, desc=desc, unit="", dynamic_ncols=True, leave=False)
+
+
+class SummaryTable:
+    """Plain text in aligned columns: text to the left, numbers to the right.
+
+    Example:
+        >>> table = SummaryTable("split", "images", "boxes")
+        >>> table.add("train", 81, 33)
+        >>> print(table)
+        split  images  boxes
+        train      81     33
+    """
+
+    def __init__(self, *header: str) -> None:
+        self.header = header
+        self.rows: list[tuple[object, ...]] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, *cells: object) -> None:
+        """Add one row; None prints as nothing.
+
+        Raises:
+            ValueError: Another number of cells than the header has.
+        """
+        if len(cells) != len(self.header):
+            raise ValueError(f"a row of {len(cells)} cells in a table of {len(self.header)}")
+        self.rows.append(cells)
+
+    def __str__(self) -> str:
+        text = [self.header, *(tuple(_cell(cell) for cell in row) for row in self.rows)]
+        widths = [max(len(row[column]) for row in text) for column in range(len(self.header))]
+        right = [bool(self.rows) and all(isinstance(row[column], (int, float, type(None)))
+                                         for row in self.rows)
+                 for column in range(len(self.header))]
+        return "\n".join(
+            "  ".join(cell.rjust(width) if to_right else cell.ljust(width)
+                      for cell, width, to_right in zip(row, widths, right, strict=True)).rstrip()
+            for row in text
+        )
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Print the table, standard output by default."""
+        print(self, file=file or sys.stdout)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".") or "0"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)

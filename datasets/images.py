@@ -1,0 +1,342 @@
+"""Decoding that survives real files.
+
+Every picture becomes uint8 RGB, upright, in sRGB, or an ``ImageError`` whose reason a
+cataloguer understands. Safe to call from many threads.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from musicon.datasets import pixels
+from musicon.datasets.records import UserError
+
+MAX_PIXELS = 200_000_000
+"""Pixels decoded in one piece: 600 MB of RGB. A larger file is refused as a likely bomb."""
+
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".jp2",
+    ".j2k", ".jpx", ".avif", ".mpo", ".ppm", ".pgm", ".pnm"})
+"""Suffixes of pictures that can be decoded (lower case)."""
+
+FOREIGN_SUFFIXES = frozenset({
+    ".heic", ".heif", ".psd", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw", ".jxl"})
+"""Suffixes of pictures that cannot: found all the same, so that the reject list names them."""
+
+_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "AVIF", "PPM")
+_ORIENTATION_TAG = 0x0112
+_HEAD = 1 << 16
+_SWAPPING = frozenset({5, 6, 7, 8})
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+           ArithmeticError, RuntimeError, EOFError, NotImplementedError)
+"""What the decoders raise for broken files (struct.error is listed by ``_broken``)."""
+
+_open_lock = threading.Lock()
+RgbArray = NDArray[np.uint8]
+
+
+class ImageError(UserError):
+    """A file that is not a usable picture.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, without the path.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What the header says.
+
+    Attributes:
+        width: Pixels of the upright image.
+        height: Pixels of the upright image.
+        format: ``JPEG``, ``PNG``, ``TIFF``, ...
+        mode: Pillow's name of the stored pixels: ``RGB``, ``CMYK``, ``I;16``, ...
+        orientation: EXIF orientation 1 to 8.
+        frames: Frames or pages in the file; only the first is used.
+        has_alpha: Some pixels may be transparent.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    orientation: int = 1
+    frames: int = 1
+    has_alpha: bool = False
+
+
+def decode(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> RgbArray:
+    """The picture as it is meant to be seen.
+
+    EXIF orientation is applied, transparency laid on white, 16-bit and float values scaled,
+    CMYK and embedded colour profiles converted to sRGB; of several frames the first is taken.
+
+    Args:
+        path: The file; its content decides what it is, not its suffix.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Returns:
+        uint8 array (H, W, 3), RGB, writable.
+
+    Raises:
+        ImageError: Missing, unreadable, truncated, no picture, or too large.
+    """
+    with _opened(path, max_pixels) as picture:
+        return _finish(picture.image, picture.orientation, None)
+
+
+def decode_reduced(path: str | Path, max_side: int, *,
+                   max_pixels: int = MAX_PIXELS) -> tuple[RgbArray, tuple[int, int]]:
+    """The picture at most ``max_side`` pixels long, fast; never enlarged.
+
+    JPEG files are decoded at a half, a quarter or an eighth where that is enough.
+
+    Returns:
+        uint8 array (h, w, 3) and (width, height) of the upright original.
+
+    Raises:
+        ImageError: As ``decode``.
+        ValueError: ``max_side`` below 1.
+    """
+    if max_side < 1:
+        raise ValueError(f"max_side is {max_side}; it must be at least 1")
+    with _opened(path, max_pixels) as picture:
+        wanted = pixels.fitted(picture.image.size, max_side)
+        picture.image.draft(None, wanted)  # None keeps the colour mode
+        return _finish(picture.image, picture.orientation, wanted), picture.upright_size
+
+
+def decode_alpha(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8] | None:
+    """The transparency channel, upright, uint8 (H, W), 255 opaque; None where there is none.
+
+    Raises:
+        ImageError: As ``decode``.
+    """
+    with _opened(path, max_pixels) as picture:
+        if not pixels.has_alpha(picture.image):
+            return None
+        picture.image.load()
+        alpha = picture.image.convert("RGBA").getchannel("A")
+        return pixels.upright(np.array(alpha), _orientation(picture.image))
+
+
+def probe(path: str | Path, *, verify: bool = False,
+          max_pixels: int = MAX_PIXELS) -> ImageInfo:
+    """Upright size and kind, from the header alone.
+
+    Args:
+        path: The file.
+        verify: Decode the pixels too, so that damage is found.
+        max_pixels: As in ``decode``.
+
+    Raises:
+        ImageError: As ``decode``.
+    """
+    with _opened(path, max_pixels) as picture:
+        image = picture.image
+        width, height = picture.upright_size
+        info = ImageInfo(
+            width=width, height=height, format=image.format or "", mode=image.mode,
+            orientation=picture.orientation, frames=_frames(image),
+            has_alpha=pixels.has_alpha(image))
+        if verify:
+            image.seek(0)
+            _finish(image, picture.orientation, None)
+        return info
+
+
+def sha256(path: str | Path) -> str:
+    """Check sum of the file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """Pictures of a folder (and the folders in it), a file, or a pattern such as ``art/*.jpg``.
+
+    A path that exists is taken as it is written, blanks and brackets included; only else is it
+    read as a pattern (``**`` reaches into folders). A file named outright is returned whatever
+    its suffix; elsewhere the suffix decides. Hidden files and folders are skipped; a folder
+    linked into itself is walked once.
+
+    Returns:
+        Files, sorted; those in ``FOREIGN_SUFFIXES`` included, as ``decode`` tells why not.
+
+    Raises:
+        ImageError: Nothing of that name, and nothing that matches it.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return sorted(_walk(place))
+    if place.exists():
+        return [place]
+    matches = [Path(match) for match in glob.glob(str(place), recursive=True)]
+    if not matches:
+        raise ImageError(place, "no such file or folder, and no file matches it as a pattern")
+    found: set[Path] = set()
+    for match in matches:
+        if match.is_dir():
+            found.update(_walk(match))
+        elif _is_picture(match.name):
+            found.add(match)
+    return sorted(found)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        yield from (Path(parent, name) for name in files if _is_picture(name))
+
+
+def _is_picture(name: str) -> bool:
+    suffix = os.path.splitext(name)[1].lower()
+    return not name.startswith(".") and (suffix in IMAGE_SUFFIXES or suffix in FOREIGN_SUFFIXES)
+
+
+class _opened:
+    """Context: the open picture, its orientation and upright size; faults become ImageError."""
+
+    def __init__(self, path: str | Path, max_pixels: int) -> None:
+        self.path = path
+        self.max_pixels = max_pixels
+
+    def __enter__(self) -> _opened:
+        try:
+            self.stream: BinaryIO = open(self.path, "rb", buffering=_HEAD)
+        except OSError as error:
+            raise ImageError(self.path, _os_reason(error)) from None
+        try:
+            self.image = _identify(self.path, self.stream, self.max_pixels)
+            self.orientation = _orientation(self.image)
+            width, height = self.image.size
+            if width * height > self.max_pixels:
+                raise ImageError(self.path, pixels.too_large(width, height, self.max_pixels))
+        except BaseException as error:
+            self.stream.close()
+            self._translate(error)
+            raise
+        self.upright_size = (height, width) if self.orientation in _SWAPPING else (width, height)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.stream.close()
+        if error is not None:
+            self._translate(error)
+
+    def _translate(self, error: BaseException) -> None:
+        """Raise ImageError in place of what the decoders raise; let the rest pass."""
+        if isinstance(error, ImageError):
+            return
+        if isinstance(error, MemoryError):
+            raise ImageError(self.path, "not enough memory to decode it") from None
+        if isinstance(error, UnidentifiedImageError) or _broken(error):
+            raise ImageError(self.path, _damage(error)) from error
+
+
+def _broken(error: BaseException) -> bool:
+    import struct
+    import zlib
+
+    return isinstance(error, (*_BROKEN, struct.error, zlib.error))
+
+
+def _damage(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "truncated" in text or "broken data stream" in text or "decoder error" in text:
+        return f"truncated or damaged picture ({text})"
+    return f"damaged picture ({text})"
+
+
+def _os_reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not a picture"
+    return f"cannot be read ({error.strerror or error})"
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _identify(path: str | Path, stream: BinaryIO, max_pixels: int) -> Image.Image:
+    """Open by content. Formats are limited: some of Pillow's start other programs."""
+    head = stream.read(_HEAD)  # also fetches the header before the lock is taken
+    if not head:
+        raise ImageError(path, "empty file (0 bytes)")
+    stream.seek(0)
+    formats = _formats()
+    try:
+        with _open_lock:
+            # Pillow's own bomb check is a process-wide setting that warns first and refuses
+            # later; ours (max_pixels) is per call, so Pillow's is lifted while a header is read.
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(stream, formats=formats)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    except UnidentifiedImageError:
+        unusual = None
+        if head[:4] in pixels.TIFF_MAGIC:
+            unusual = pixels.open_unusual_tiff(stream, max_pixels)
+        if unusual is None:
+            raise ImageError(path, pixels.what_it_is(head)) from None
+        return unusual
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation still to be applied, 1 where none or nonsense; Pillow turns TIFF itself."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception as error:
+        if not _broken(error):
+            raise
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # a broken later frame does not matter: the first is used
+        if not _broken(error):
+            raise
+        return 1
+
+
+def _finish(image: Image.Image, orientation: int, size: tuple[int, int] | None) -> RgbArray:
+    image.load()
+    return pixels.upright(np.array(pixels.to_srgb(image, size)), orientation)
