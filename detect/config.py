@@ -70,6 +70,8 @@ class FusionConfig(Settings):
     rule: Literal["product", "detector", "classifier"] = "product"
     classifier_weight: float = Field(0.5, ge=0, le=1)
     """Exponent w in detector**(1 - w) * classifier**w."""
+    disagreement: float = Field(0.25, ge=0, le=1)
+    """Share of the detector's score kept for a name that it did not propose."""
     crop_margin: float = Field(0.1, ge=0, le=1)
     """Share of a box's side added around it before the classifier sees it."""
     nms_iou: float = Field(0.5, gt=0, le=1)

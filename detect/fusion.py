@@ -1,0 +1,134 @@
+"""How the detector's and the crop classifier's opinions of a box become one score and one name.
+
+The detector says where an instrument is and, unless it is class-agnostic, which one. The
+classifier says what a crop shows, or that it shows none (class 0). For a box i and a class k
+
+    fused[i, k] = evidence[i, k] ** (1 - w) * probability[i, k] ** w
+
+where ``evidence`` is what the detector holds for k at that place (``evidence`` below). The box
+takes the class of its highest fused score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou, nms
+
+from musicon.detect.config import FusionConfig
+
+PRUNE_SLACK = 1e-4
+"""Room left for rounding when boxes that cannot reach the threshold are set aside early."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Boxes of one image as the detector gave them.
+
+    Attributes:
+        boxes: float32 (N, 4), xyxy pixels.
+        scores: float32 (N,), in [0, 1].
+        labels: int64 (N,), from 1.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One score and one class a box.
+
+    Attributes:
+        scores: float32 (N,), fused, in [0, 1].
+        labels: int64 (N,), from 1.
+        classifier_scores: float32 (N,), the classifier's probability of ``labels``.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    classifier_scores: Tensor
+
+
+def evidence(proposals: Proposals, num_classes: int, disagreement: float,
+             class_agnostic: bool) -> Tensor:
+    """What the detector holds for each class at each box.
+
+    A box speaks for its own class with its score, and for the classes of the boxes that
+    overlap it with their scores times the overlap (IoU): a detector often gives one instrument
+    under two names. For every other class it keeps the share ``disagreement`` of its best
+    score, so that a sure classifier can correct the name. A class-agnostic detector speaks for
+    all classes alike.
+
+    Args:
+        proposals: N boxes of one image.
+        num_classes: L, number of instruments.
+        disagreement: Share in [0, 1] of the score that a class nobody proposed keeps.
+        class_agnostic: Whether the labels say nothing.
+
+    Returns:
+        float32 (N, L), in [0, 1].
+    """
+    if class_agnostic:
+        return proposals.scores[:, None].expand(-1, num_classes)
+    votes = proposals.scores.new_zeros(len(proposals), num_classes)
+    votes[torch.arange(len(proposals)), proposals.labels - 1] = proposals.scores
+    overlap = box_iou(proposals.boxes, proposals.boxes).fill_diagonal_(1.0)
+    held = (overlap[:, :, None] * votes[None]).amax(dim=1)
+    return torch.maximum(held, disagreement * held.amax(dim=1, keepdim=True))
+
+
+def within_reach(proposals: Proposals, num_classes: int, config: FusionConfig, threshold: float,
+                 class_agnostic: bool) -> Tensor:
+    """Which boxes can still reach the threshold if the classifier is sure: bool (N,).
+
+    The others need no look by the classifier. Exact: leaving them out changes no result, as a
+    box under the threshold cannot suppress one above it.
+    """
+    if config.rule == "classifier" or len(proposals) == 0:
+        return torch.ones(len(proposals), dtype=torch.bool)
+    best = proposals.scores
+    if config.rule == "product":
+        held = evidence(proposals, num_classes, config.disagreement, class_agnostic)
+        best = held.amax(dim=1) ** (1 - config.classifier_weight)
+    return best >= threshold - PRUNE_SLACK
+
+
+def fuse(held: Tensor, proposals: Proposals, probabilities: Tensor, config: FusionConfig,
+         class_agnostic: bool) -> Fused:
+    """Detector's evidence and classifier's probabilities -> one score and one class a box.
+
+    Args:
+        held: float32 (N, L), from ``evidence``.
+        proposals: The N boxes.
+        probabilities: float32 (N, L + 1), column 0 the negative class.
+        config: Rule and exponent. With rule ``detector`` the scores are the detector's and so
+            are the names (the classifier names the boxes of a class-agnostic one); with rule
+            ``classifier`` both are the classifier's.
+        class_agnostic: Whether the detector's labels say nothing.
+    """
+    instruments = probabilities[:, 1:]
+    if config.rule == "detector":
+        labels = instruments.argmax(dim=1) + 1 if class_agnostic else proposals.labels
+        scores = proposals.scores
+    else:
+        weight = config.classifier_weight if config.rule == "product" else 1.0
+        scores, best = (held ** (1 - weight) * instruments ** weight).max(dim=1)
+        labels = best + 1
+    named = instruments.gather(1, labels[:, None] - 1)[:, 0]
+    return Fused(scores, labels, named)
+
+
+def suppress(boxes: Tensor, scores: Tensor, iou: float, threshold: float) -> Tensor:
+    """Indices of the boxes that stay, best first: over the threshold, no duplicates.
+
+    Two boxes that overlap by more than ``iou`` are one instrument, whatever their names.
+    """
+    above = torch.nonzero(scores >= threshold)[:, 0]
+    return above[nms(boxes[above], scores[above], iou)]

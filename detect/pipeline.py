@@ -1,0 +1,293 @@
+"""ArtworkDetector: the classifier plus the detector, in one call.
+
+The detector proposes boxes, the staged classifier looks at each crop (it knows "no instrument"
+too), the scores are fused (``fusion.py``) and duplicates are suppressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from musicon.datasets.boxes import BoxArray, as_boxes, clip, expand
+from musicon.datasets.records import Category, UserError
+from musicon.detect.config import Config
+from musicon.detect.detections import Detections
+from musicon.detect.fusion import Proposals, evidence, fuse, suppress, within_reach
+
+Precision = Literal["32", "bf16", "fp16"]
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MIN_SIDE = 0.5
+"""Pixels of the given image; a box with a shorter side is a rounding artefact."""
+CROPS_AT_ONCE = 256
+"""Crops that the classifier sees in one go; bounds the memory of a crowded batch."""
+
+
+class ModelOutputError(UserError):
+    """The model gives numbers that are not finite."""
+
+
+class ArtworkDetector:
+    """Finds and names the instruments in artworks.
+
+    Attributes:
+        categories: The instruments, in the order of the classifier's classes 1..L.
+        threshold: Fused score below which boxes are not shown.
+        config: The settings saved with the weights.
+        device: Where the models run.
+    """
+
+    def __init__(self, classifier: Any, detector: Any, config: Config,
+                 categories: Sequence[Category], device: str | torch.device = "auto",
+                 precision: Precision = "32") -> None:
+        """Take two trained modules (see ``classifier.py`` and ``detectors/``).
+
+        Args:
+            classifier: ``preprocess(uint8 (N, S, S, 3)) -> tensor`` and logits (N, L + 1).
+            detector: ``detect(list of float (3, H, W) in 0..1) -> list of dict``.
+            config: Their settings.
+            categories: The L instruments.
+            device: ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda:1``, ``mps``.
+            precision: ``bf16`` or ``fp16`` computes in half precision.
+
+        Raises:
+            UserError: A device that is not there.
+        """
+        self.device = pick_device(device)
+        self.config = config
+        self.categories = tuple(categories)
+        self.threshold = config.fusion.threshold
+        self.precision = precision
+        self._classifier: Any = self._placed(classifier)
+        self._detector: Any = self._placed(detector)
+        self._ids = np.array([0, *(c.id for c in self.categories)], np.int64)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "auto",
+             precision: Precision = "32") -> ArtworkDetector:
+        """Read a run folder or a model folder that training left.
+
+        Raises:
+            UserError: Not a usable model folder, or a device that is not there.
+        """
+        from musicon.detect.checkpoints import load_model
+
+        chosen = pick_device(device)
+        model = load_model(folder, chosen)
+        return cls(model.classifier, model.detector, model.config, model.categories, chosen,
+                   precision)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Category id -> instrument."""
+        return {category.id: category.name for category in self.categories}
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[NDArray[np.uint8]],
+                threshold: float | None = None) -> list[Detections]:
+        """Find the instruments of a batch of images.
+
+        All images go through the detector as one batch and all crops through the classifier as
+        another, so the caller chooses the batch size.
+
+        Args:
+            images: uint8 RGB (H, W, 3), any size, upright.
+            threshold: Lowest fused score to keep; None takes the model's own.
+
+        Returns:
+            One ``Detections`` an image, boxes in the pixels of the image as given.
+
+        Raises:
+            ValueError: An array that is not an RGB image.
+            ModelOutputError: The model gives numbers that are not finite.
+        """
+        if not images:
+            return []
+        for image in images:
+            _check_image(image)
+        limit = self.threshold if threshold is None else threshold
+        found = self._propose(images)
+        held = [self._evidence(proposals) for proposals in found]
+        near = [within_reach(p, len(self.categories), self.config.fusion, limit, self._agnostic)
+                for p in found]
+        crops = [self._crops(image, p.boxes[keep].numpy())
+                 for image, p, keep in zip(images, found, near, strict=True)]
+        opinions = self._probabilities(np.concatenate(crops)).split([len(c) for c in crops])
+        return [self._combine(image, _select(p, keep), h[keep], opinion, limit)
+                for image, p, keep, h, opinion in zip(images, found, near, held, opinions,
+                                                      strict=True)]
+
+    @torch.inference_mode()
+    def classify(self, image: NDArray[np.uint8], boxes: object) -> NDArray[np.float32]:
+        """What the classifier alone says of given boxes.
+
+        Args:
+            image: uint8 RGB (H, W, 3).
+            boxes: (N, 4), xyxy pixels; the classifier sees them with the usual margin.
+
+        Returns:
+            float32 (N, L + 1) probabilities; column 0 is "no instrument", column k the k-th of
+            ``categories``.
+        """
+        _check_image(image)
+        return self._probabilities(self._crops(image, as_boxes(boxes))).numpy()
+
+    @property
+    def _agnostic(self) -> bool:
+        return self.config.detector.class_agnostic
+
+    def _evidence(self, proposals: Proposals) -> Tensor:
+        return evidence(proposals, len(self.categories), self.config.fusion.disagreement,
+                        self._agnostic)
+
+    def _propose(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+        side = self.config.detector.image_size
+        small = [shrink(image, side) for image in images]
+        with self._autocast():
+            rows = self._detector.detect([self._tensor(image) for image in small])
+        return [self._proposals(row, image, seen)
+                for row, image, seen in zip(rows, images, small, strict=True)]
+
+    def _proposals(self, row: dict[str, Tensor], image: NDArray[np.uint8],
+                   seen: NDArray[np.uint8]) -> Proposals:
+        """The detector's boxes in the pixels of the image as given, without empty ones."""
+        (height, width), (seen_h, seen_w) = image.shape[:2], seen.shape[:2]
+        boxes = row["boxes"].float().cpu().reshape(-1, 4)
+        scores = row["scores"].float().cpu()
+        if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
+            raise ModelOutputError("the detector gives boxes that are not finite numbers: its "
+                                   "weights are broken; train again, or use precision 32")
+        scale = torch.tensor([width / seen_w, height / seen_h]).repeat(2)
+        cut = torch.from_numpy(clip((boxes * scale).numpy(), width, height))
+        solid = ((cut[:, 2:] - cut[:, :2]) >= MIN_SIDE).all(dim=1)
+        return Proposals(cut[solid], scores[solid].clamp(0, 1), row["labels"].cpu()[solid])
+
+    def _combine(self, image: NDArray[np.uint8], proposals: Proposals, held: Tensor,
+                 probabilities: Tensor, threshold: float) -> Detections:
+        height, width = image.shape[:2]
+        if len(proposals) == 0:
+            return Detections.empty((width, height))
+        fusion = self.config.fusion
+        fused = fuse(held, proposals, probabilities, fusion, self._agnostic)
+        keep = suppress(proposals.boxes, fused.scores, fusion.nms_iou, threshold)
+        return Detections(
+            boxes=proposals.boxes[keep].numpy(), scores=fused.scores[keep].numpy(),
+            labels=self._ids[fused.labels[keep].numpy()],
+            detector_scores=proposals.scores[keep].numpy(),
+            classifier_scores=fused.classifier_scores[keep].numpy(), image_wh=(width, height))
+
+    def _crops(self, image: NDArray[np.uint8], boxes: BoxArray) -> NDArray[np.uint8]:
+        """Square crops (N, S, S, 3) around boxes (N, 4), with the margin."""
+        height, width = image.shape[:2]
+        side = self.config.classifier.image_size
+        crops = np.empty((len(boxes), side, side, 3), np.uint8)
+        grown = expand(boxes, self.config.fusion.crop_margin, width, height)
+        for crop, box in zip(crops, grown, strict=True):
+            crop[:] = cut(image, box, side)
+        return crops
+
+    def _probabilities(self, crops: NDArray[np.uint8]) -> Tensor:
+        """Softmax of the classifier over crops (N, S, S, 3): float32 (N, L + 1) on the CPU."""
+        parts = [torch.zeros(0, len(self.categories) + 1)]
+        for batch in torch.from_numpy(crops).split(CROPS_AT_ONCE):
+            if len(batch):
+                with self._autocast():
+                    logits = self._classifier(self._classifier.preprocess(batch.to(self.device)))
+                parts.append(logits.float().softmax(dim=1).cpu())
+        probabilities = torch.cat(parts)
+        if not torch.isfinite(probabilities).all():
+            raise ModelOutputError("the classifier gives probabilities that are not finite "
+                                   "numbers: its weights are broken; train again, or use "
+                                   "precision 32")
+        return probabilities
+
+    def _tensor(self, image: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        return pixels.permute(2, 0, 1).float().div(255)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        half = AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=half, enabled=half is not None)
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        module = module.eval().to(self.device)
+        if self.device.type == "cuda":
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """``auto`` -> CUDA where there is one, else the CPU; other names as PyTorch has them.
+
+    Raises:
+        UserError: A device that does not exist here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device {device!r} is not known; write auto, cpu, cuda, cuda:1 or mps"
+                        ) from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {device!r} is not there: this machine has "
+                        f"{torch.cuda.device_count()} CUDA devices; write auto or cpu")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not there; write auto or cpu")
+    return chosen
+
+
+def shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The image with its longer side at most ``side`` pixels; a small one stays as it is."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return _pixels(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def cut(image: NDArray[np.uint8], box: object, side: int) -> NDArray[np.uint8]:
+    """The part of an image in a box (x0, y0, x1, y1), stretched to (side, side, 3).
+
+    The box is widened to whole pixels, and holds at least one.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = as_boxes(box)[0]
+    left, top = min(int(x0), width - 1), min(int(y0), height - 1)
+    right, bottom = max(left + 1, int(np.ceil(x1))), max(top + 1, int(np.ceil(y1)))
+    part = image[top:bottom, left:right]
+    shrinks = part.shape[0] * part.shape[1] > side * side
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return _pixels(cv2.resize(part, (side, side), interpolation=way))
+
+
+def rescale(detections: Detections, image_wh: tuple[int, int]) -> Detections:
+    """The same detections in the pixels of the image at another size (width, height)."""
+    (width, height), (seen_w, seen_h) = image_wh, detections.image_wh
+    scale = np.array([width / seen_w, height / seen_h] * 2, np.float32)
+    return replace(detections, boxes=clip(detections.boxes * scale, width, height),
+                   image_wh=(width, height))
+
+
+def _select(proposals: Proposals, keep: Tensor) -> Proposals:
+    return Proposals(proposals.boxes[keep], proposals.scores[keep], proposals.labels[keep])
+
+
+def _check_image(image: NDArray[np.uint8]) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"expected a uint8 RGB image (H, W, 3), found {image.dtype} "
+                         f"{image.shape}; read files with musicon.datasets.images.decode")
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    return np.asarray(image, np.uint8)
