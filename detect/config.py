@@ -42,7 +42,6 @@ class ClassifierConfig(Settings):
     image_size: int = Field(160, ge=32, le=1024)
     """Side of the square crop that the network sees, in pixels."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    negative_class: bool = True
 
 
 class DetectorConfig(Settings):
@@ -50,7 +49,10 @@ class DetectorConfig(Settings):
 
     engine: str = "torchvision"
     """File of ``detect/detectors``: ``torchvision`` or ``detectron2``."""
-    family: Literal["fasterrcnn", "retinanet", "fcos", "ssdlite"] = "fasterrcnn"
+    family: Literal["fasterrcnn", "retinanet", "fcos", "ssdlite",
+                    "fasterrcnn_resnet50_fpn_v2"] = "fasterrcnn"
+    weights: Literal["auto", "none"] = "auto"
+    """``auto`` fetches COCO weights for ``fasterrcnn_resnet50_fpn_v2`` where there is a network."""
     image_size: int = Field(384, ge=128, le=2048)
     """The longer side of the image as the network sees it, in pixels."""
     fpn_channels: int = Field(96, ge=16)

@@ -1,0 +1,43 @@
+"""Detector engines: one file each, found by name, with ``build(cfg, num_classes, classifier)``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol
+
+from torch import Tensor
+
+from musicon.detect.classifier import CropClassifier
+from musicon.detect.config import ConfigError, DetectorConfig
+
+ENGINES = {"torchvision": "torchvision_rcnn"}
+"""Engine name -> module of this package."""
+
+
+class Detector(Protocol):
+    """What every engine's module offers, beside being a ``torch.nn.Module``."""
+
+    num_classes: int
+
+    def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Training losses.
+
+        Args:
+            images: Each (3, H, W), RGB in 0..1, of any size.
+            targets: For each, ``boxes`` float32 (N, 4) xyxy in its pixels and ``labels`` int64
+                (N,) from 1; N may be 0.
+        """
+        ...
+
+    def detect(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """For each image: ``boxes`` (N, 4) in its pixels, ``scores`` (N,) falling, ``labels``."""
+        ...
+
+
+def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> Detector:
+    """The detector of a configuration, on the weights of the staged classifier's backbone."""
+    if cfg.engine not in ENGINES:
+        raise ConfigError(f"detector.engine={cfg.engine!r} is not known; "
+                          f"write one of: {', '.join(ENGINES)}")
+    module = importlib.import_module(f"musicon.detect.detectors.{ENGINES[cfg.engine]}")
+    return module.build(cfg, num_classes, classifier)
