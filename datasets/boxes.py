@@ -64,8 +64,16 @@ def xyxy_to_voc(xyxy: Sequence[float]) -> Xyxy:
 
 
 def as_boxes(values: object) -> BoxArray:
-    """Any sequence of four-number boxes -> float32 array of shape (N, 4); N may be 0."""
-    return np.asarray(values, dtype=np.float32).reshape(-1, 4)
+    """Any sequence of four-number boxes -> float32 array of shape (N, 4); N may be 0.
+
+    Raises:
+        ValueError: Neither empty, nor one box of shape (4,), nor boxes of shape (N, 4).
+    """
+    boxes = np.asarray(values, dtype=np.float32)
+    if boxes.size and (boxes.ndim not in (1, 2) or boxes.shape[-1] != 4
+                       or boxes.ndim == 1 and boxes.size != 4):
+        raise ValueError(f"boxes of shape {boxes.shape}; expected (N, 4)")
+    return boxes.reshape(-1, 4)
 
 
 def clip(boxes: object, width: int, height: int) -> BoxArray:

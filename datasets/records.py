@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from musicon.datasets.boxes import xywh_to_xyxy, xyxy_to_xywh
+from musicon.datasets.files import Rejects, UserError, to_json, write_atomic
+
+__all__ = ["BOX_SLACK", "MANIFEST_NAME", "ORIGINS", "SPLITS", "SUPERCATEGORIES", "Box", "Category",
+           "ImageRecord", "Manifest", "ManifestError", "Rejects", "UserError", "box_fault",
+           "to_json", "write_atomic"]
 
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val", "test")
@@ -27,14 +30,11 @@ BOX_SLACK = 1.0
 """Pixels by which a box may stick out of its image (rounding in the tools that drew it)."""
 
 _IMAGE_KEYS = frozenset(
-    "id file_name width height split domain group labels attributes source_url rights sha256".split()
+    "id file_name width height split domain group labels attributes source_url rights "
+    "sha256".split()
 )
 _BOX_KEYS = frozenset("id image_id category_id bbox area iscrowd origin score segmentation".split())
 _CATEGORY_KEYS = frozenset("id name supercategory mimo hornbostel_sachs".split())
-
-
-class UserError(ValueError):
-    """Something the user can mend; the message says how. Tools print it and exit with 2."""
 
 
 class ManifestError(UserError):
@@ -173,12 +173,12 @@ class Manifest:
         if file.is_dir():
             file = file / MANIFEST_NAME
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
+            document = json.loads(file.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise ManifestError(
                 f"{file}: no such manifest; make one with python tools/prepare_data.py"
             ) from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise ManifestError(f"{file}: not a readable JSON file ({error})") from None
         return cls.from_coco(document, root=file.parent, source=str(file))
 
@@ -188,32 +188,28 @@ class Manifest:
         if not isinstance(document, Mapping) or not isinstance(document.get("images"), list):
             raise ManifestError(f"{source}: not a COCO document: it has no list 'images'")
         faults: list[str] = []
-        categories = _read_categories(document.get("categories") or [], faults)
-        boxes = _read_annotations(document.get("annotations") or [], faults)
+        categories = _read_categories(_rows(document, "categories", source), faults)
+        boxes = _read_annotations(_rows(document, "annotations", source), faults)
         images = _read_images(document["images"], boxes, faults)
-        manifest = cls(Path(root), categories, images, dict(document.get("info") or {}))
+        info = document.get("info")
+        manifest = cls(Path(root), categories, images,
+                       dict(info) if isinstance(info, Mapping) else {})
         faults += manifest.faults()
         if faults:
-            more = f" (and {len(faults) - 5} more faults)" if len(faults) > 5 else ""
-            raise ManifestError(f"{source}: " + "; ".join(faults[:5]) + more)
+            raise ManifestError(f"{source}: {_first(faults)}. To leave bad rows out, run "
+                                "python tools/prepare_data.py coco FILE --out FOLDER")
         return manifest
 
     def to_coco(self) -> dict[str, Any]:
         """The COCO document: boxes as xywh, absent optional values left out."""
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for record in self.images:
             images.append(_image_to_coco(record))
             for box in record.boxes:
-                x, y, w, h = (round(v, 3) for v in xyxy_to_xywh(box.xyxy))
-                annotation = {"id": len(annotations) + 1, "image_id": record.id,
-                              "category_id": box.label, "bbox": [x, y, w, h],
-                              "area": round(w * h, 3), "iscrowd": int(box.iscrowd),
-                              "origin": box.origin, **box.extra}
-                if box.score is not None:
-                    annotation["score"] = round(box.score, 6)
-                annotations.append(annotation)
+                annotations.append(_box_to_coco(box, len(annotations) + 1, record.id))
         categories = [
-            {"id": c.id, "name": c.name, "supercategory": c.supercategory, **c.extra}
+            {**c.extra, "id": int(c.id), "name": c.name, "supercategory": c.supercategory}
             | ({"mimo": c.mimo} if c.mimo else {})
             | ({"hornbostel_sachs": c.hornbostel_sachs} if c.hornbostel_sachs else {})
             for c in self.categories
@@ -225,11 +221,11 @@ class Manifest:
         """Validate, then write atomically; a folder gets ``manifest.json``."""
         faults = self.faults()
         if faults:
-            raise ManifestError(f"{path}: not written: " + "; ".join(faults[:5]))
+            raise ManifestError(f"{path}: not written: {_first(faults)}")
         file = Path(path)
-        if file.suffix != ".json":
+        if file.suffix != ".json" or file.is_dir():
             file = file / MANIFEST_NAME
-        write_atomic(file, json.dumps(self.to_coco(), ensure_ascii=False, indent=1))
+        write_atomic(file, to_json(self.to_coco(), indent=1))
         return file
 
     def faults(self) -> list[str]:
@@ -250,17 +246,40 @@ class Manifest:
         return faults
 
 
+def _first(faults: Sequence[str], shown: int = 5) -> str:
+    more = f" (and {len(faults) - shown} more faults)" if len(faults) > shown else ""
+    return "; ".join(faults[:shown]) + more
+
+
+def _rows(document: Mapping[str, Any], key: str, source: str) -> list[Any]:
+    rows = document.get(key) or []
+    if not isinstance(rows, list):
+        raise ManifestError(f"{source}: not a COCO document: {key!r} is not a list")
+    return rows
+
+
+def _integer(value: Any) -> int:
+    """A whole number, also written as 640.0 or "640"; 1.5 is refused, not cut."""
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(f"{value} is not a whole number")
+    return number
+
+
+_UNUSABLE = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
+
+
 def _read_categories(rows: Iterable[Any], faults: list[str]) -> tuple[Category, ...]:
     categories = []
     for row in rows:
         try:
             supercategory = row.get("supercategory") or "other"
             categories.append(Category(
-                id=int(row["id"]), name=str(row["name"]), supercategory=str(supercategory),
+                id=_integer(row["id"]), name=str(row["name"]), supercategory=str(supercategory),
                 mimo=_text(row.get("mimo")), hornbostel_sachs=_text(row.get("hornbostel_sachs")),
                 extra={k: v for k, v in row.items() if k not in _CATEGORY_KEYS},
             ))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _UNUSABLE as error:
             faults.append(f"category {row!r} is not usable ({error!r})")
     return tuple(categories)
 
@@ -276,14 +295,14 @@ def _read_annotations(rows: Iterable[Any], faults: list[str]) -> dict[int, list[
             if len(row["bbox"]) != 4:
                 raise ValueError("bbox is not [x, y, width, height]")
             score = row.get("score")
-            boxes.setdefault(int(row["image_id"]), []).append(Box(
-                xyxy=xywh_to_xyxy(row["bbox"]), label=int(row["category_id"]),
+            boxes.setdefault(_integer(row["image_id"]), []).append(Box(
+                xyxy=xywh_to_xyxy(row["bbox"]), label=_integer(row["category_id"]),
                 origin=str(row.get("origin") or "human"),
                 score=None if score is None else float(score),
                 iscrowd=bool(row.get("iscrowd", 0)),
                 extra={k: v for k, v in row.items() if k not in _BOX_KEYS},
             ))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _UNUSABLE as error:
             faults.append(f"annotation {str(row)[:120]} is not usable ({error!r})")
     return boxes
 
@@ -295,17 +314,19 @@ def _read_images(rows: Iterable[Any], boxes: dict[int, list[Box]],
         try:
             labels = row.get("labels", ())
             images.append(ImageRecord(
-                id=int(row["id"]), file_name=str(row["file_name"]),
-                width=int(row["width"]), height=int(row["height"]),
-                boxes=tuple(boxes.pop(int(row["id"]), ())),
-                labels=None if labels is None else tuple(sorted({int(i) for i in labels})),
-                split=row.get("split"), domain=row.get("domain"), group=_text(row.get("group")),
-                attributes=dict(row.get("attributes") or {}),
-                source_url=row.get("source_url"), rights=row.get("rights"),
-                sha256=row.get("sha256"),
+                id=_integer(row["id"]), file_name=str(row["file_name"]),
+                width=_integer(row["width"]), height=_integer(row["height"]),
+                boxes=tuple(boxes.pop(_integer(row["id"]), ())),
+                labels=None if labels is None else tuple(sorted({_integer(i) for i in labels})),
+                split=_text(row.get("split")), domain=_text(row.get("domain")),
+                group=_text(row.get("group")),
+                attributes={str(k): str(v) for k, v in dict(row.get("attributes") or {}).items()
+                            if v is not None},
+                source_url=_text(row.get("source_url")), rights=_text(row.get("rights")),
+                sha256=_text(row.get("sha256")),
                 extra={k: v for k, v in row.items() if k not in _IMAGE_KEYS},
             ))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except _UNUSABLE as error:
             faults.append(f"image {str(row)[:120]} is not usable ({error!r})")
     faults += [f"annotations name image {i}, which is not listed" for i in boxes]
     return tuple(images)
@@ -348,59 +369,31 @@ def box_fault(xyxy: Sequence[float], width: int, height: int) -> str | None:
     return None
 
 
+def _box_to_coco(box: Box, annotation_id: int, image_id: int) -> dict[str, Any]:
+    x, y, w, h = (round(float(v), 3) for v in xyxy_to_xywh(box.xyxy))
+    w, h = max(w, 0.001), max(h, 0.001)  # a sliver must not be rounded to nothing
+    row: dict[str, Any] = {
+        "id": annotation_id, "image_id": int(image_id), "category_id": int(box.label),
+        "bbox": [x, y, w, h], "area": round(w * h, 3), "iscrowd": int(box.iscrowd),
+        "origin": box.origin}
+    if box.score is not None:
+        row["score"] = round(float(box.score), 6)
+    return row | {key: value for key, value in box.extra.items() if key not in row}
+
+
 def _image_to_coco(record: ImageRecord) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": record.id, "file_name": record.file_name,
-                           "width": record.width, "height": record.height}
+    row: dict[str, Any] = {"id": int(record.id), "file_name": record.file_name,
+                           "width": int(record.width), "height": int(record.height)}
     for key in ("split", "domain", "group", "source_url", "rights", "sha256"):
         value = getattr(record, key)
         if value is not None:
             row[key] = value
     if record.labels is None or record.labels:
-        row["labels"] = None if record.labels is None else list(record.labels)
+        row["labels"] = None if record.labels is None else [int(i) for i in record.labels]
     if record.attributes:
         row["attributes"] = dict(record.attributes)
-    return row | dict(record.extra)
+    return row | {key: value for key, value in record.extra.items() if key not in row}
 
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def write_atomic(path: str | Path, data: str | bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never a part.
-
-    Temporary name in the same folder, fsync, rename.
-    """
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    payload = data.encode("utf-8") if isinstance(data, str) else data
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-class Rejects:
-    """Every image, box or row left out, with its reason: counted, listed, never silent."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, str]] = []
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def add(self, file: str | Path, reason: str) -> None:
-        """Note one item that is left out."""
-        self.rows.append((str(file), reason))
-
-    def write(self, path: str | Path) -> None:
-        """Write one JSON object a line: ``{"file": ..., "reason": ...}``."""
-        lines = (json.dumps({"file": f, "reason": r}, ensure_ascii=False) for f, r in self.rows)
-        write_atomic(path, "".join(f"{line}\n" for line in lines))

@@ -1,0 +1,71 @@
+"""Files written whole, errors a user can mend, and the list of what was left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class UserError(ValueError):
+    """Something the user can mend; the message says how. Tools print it and exit with 2."""
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text in UTF-8 letters; file names that are not UTF-8 are kept as escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, ensure_ascii=True, indent=indent)
+    return text
+
+
+def write_atomic(path: str | Path, data: str | bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part.
+
+    Temporary name in the same folder, fsync, rename.
+
+    Raises:
+        OSError: No space, no permission, ...; ``filename`` is always set.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    name = None
+    try:
+        handle, name = tempfile.mkstemp(
+            dir=file.parent, prefix=f".{file.name[:80]}.", suffix=".part")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(payload)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, file)
+    except BaseException as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(file)  # else it names no file, or the temporary one
+        raise
+
+
+class Rejects:
+    """Every image, box or row left out, with its reason: counted, listed, never silent."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, file: str | Path, reason: str) -> None:
+        """Note one item that is left out."""
+        self.rows.append((str(file), reason))
+
+    def write(self, path: str | Path) -> None:
+        """Write one JSON object a line: ``{"file": ..., "reason": ...}``."""
+        lines = (to_json({"file": f, "reason": r}) for f, r in self.rows)
+        write_atomic(path, "".join(f"{line}\n" for line in lines))
