@@ -83,11 +83,11 @@ def _pair(model: Sequence[Category], data: Sequence[Category], canonical: Callab
     pairs = {category.id: by_name[_key(category.name)] for category in model
              if _key(category.name) in by_name}
     left = [category for category in model if category.id not in pairs]
-    free = [category for category in data if category.id not in pairs.values()]
-    if not left or not free:
+    if not left:
         return pairs, []
+    # Classes that nothing has paired with yet go first.
     by_canonical: dict[str, Category] = {}
-    for category in free:
+    for category in sorted(data, key=lambda category: category.id in pairs.values()):
         by_canonical.setdefault(_key(canonical(category.name)), category)
     renamed = []
     for category in left:

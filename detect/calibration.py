@@ -144,20 +144,21 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, *,
     """
     if not len(labels):
         return 1.0
-    scores = logits.detach().to(device="cpu", dtype=torch.float64)
-    truth = labels.detach().to(device="cpu", dtype=torch.int64)
-    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_t], max_iter=200, tolerance_grad=1e-10,
-                                  tolerance_change=1e-14, line_search_fn="strong_wolfe")
     low, high = (float(np.log(b)) for b in bounds)
+    # Validation often runs in inference mode, whose tensors cannot take part in a gradient.
+    with torch.inference_mode(False), torch.enable_grad():
+        scores = logits.detach().clone().to(device="cpu", dtype=torch.float64)
+        truth = labels.detach().clone().to(device="cpu", dtype=torch.int64)
+        log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS([log_t], max_iter=200, tolerance_grad=1e-10,
+                                      tolerance_change=1e-14, line_search_fn="strong_wolfe")
 
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        temperature = log_t.clamp(low - 1, high + 1).exp()
-        loss = torch.nn.functional.cross_entropy(scores / temperature, truth)
-        loss.backward()
-        return loss
+        def closure() -> torch.Tensor:
+            optimiser.zero_grad()
+            temperature = log_t.clamp(low - 1, high + 1).exp()
+            loss = torch.nn.functional.cross_entropy(scores / temperature, truth)
+            loss.backward()
+            return loss
 
-    with torch.enable_grad():
         optimiser.step(closure)
     return float(np.exp(np.clip(log_t.item(), low, high)))

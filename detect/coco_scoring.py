@@ -25,7 +25,7 @@ COCO_KEYS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
 NOT_MEASURABLE = -1.0
 """What pycocotools says where there is no ground truth to find."""
 
-FAST_FROM = 200_000
+FAST_FROM = 50_000
 """Image-class pairs from which ``auto`` takes the fast evaluator."""
 
 MAX_DETECTIONS = 100
