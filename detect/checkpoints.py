@@ -1,0 +1,333 @@
+"""What training leaves on disk: checkpoints to resume from, and model folders to infer with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pickle
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from musicon.datasets.records import Category, Manifest, UserError, write_atomic
+from musicon.detect.config import Config, ConfigError, dump, parse
+
+FORMAT = 1
+"""Of model folders, in ``lineage.json``; raised whenever an older reader would misread one."""
+WEIGHTS, CONFIG, CATEGORIES = "weights.safetensors", "config.yaml", "categories.json"
+METRICS, LINEAGE = "metrics.json", "lineage.json"
+MODEL_FILES = (WEIGHTS, CONFIG, CATEGORIES, METRICS, LINEAGE)
+PACKAGES = ("musicon", "torch", "torchvision", "timm", "numpy", "opencv-python-headless",
+            "albumentations")
+
+
+class ModelFolderError(UserError):
+    """A model folder that cannot be used; the message says what is wrong and what to type."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be resumed from."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model folder in memory.
+
+    Attributes:
+        classifier: ``CropClassifier`` in eval mode.
+        detector: An engine's detector in eval mode.
+        config: The settings that it was trained with.
+        categories: Its classes; label k is ``categories[k - 1]``.
+        metrics: Validation figures.
+        lineage: Stage, parent, data, versions, seed.
+        folder: Where it was read.
+    """
+
+    classifier: Any
+    detector: Any
+    config: Config
+    categories: tuple[Category, ...]
+    metrics: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def stage(self) -> str:
+        """The stage that made it."""
+        return str(self.lineage.get("stage", "?"))
+
+
+def save_model(folder: Path, *, classifier: nn.Module, detector: nn.Module, config: Config,
+               categories: Sequence[Category], metrics: Mapping[str, Any],
+               lineage: Mapping[str, Any]) -> None:
+    """Write a model folder as a whole: readers see the old one or the new one, never a part."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        state = {f"classifier.{k}": v for k, v in classifier.state_dict().items()}
+        state |= {f"detector.{k}": v for k, v in detector.state_dict().items()}
+        write_tensors(new / WEIGHTS, state)
+        write_atomic(new / CONFIG, dump(config))
+        categories_json = Manifest(folder, tuple(categories), ()).to_coco()["categories"]
+        _write_json(new / CATEGORIES, categories_json)
+        _write_json(new / METRICS, metrics)
+        _write_json(new / LINEAGE, {"format": FORMAT, **lineage})
+        new.chmod(0o755)
+        _swap(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> LoadedModel:
+    """Read a model folder, or the model in a run folder.
+
+    Raises:
+        ModelFolderError: Missing, damaged, incomplete, or of another version.
+    """
+    from musicon.detect import classifier as classifiers
+    from musicon.detect import detectors
+
+    root = model_folder(folder)
+    lineage = read_lineage(root)
+    config, categories = _read_config(root), _read_categories(root)
+    metrics = _read_json(root / METRICS)
+    try:
+        state = load_file(root / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ModelFolderError(f"{root / WEIGHTS}: the weights cannot be read ({error}); "
+                               f"{_remedy(lineage)}") from None
+    untrained = config.classifier.model_copy(update={"weights": "none"})
+    classifier = classifiers.build(untrained, len(categories))
+    detector: Any = detectors.build(config.detector, len(categories), classifier)
+    for name, module in (("classifier", classifier), ("detector", detector)):
+        part = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        try:
+            module.load_state_dict(part)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ModelFolderError(f"{root}: the weights do not fit the {name} that its "
+                                   f"{CONFIG} describes ({reason}); {_remedy(lineage)}") from None
+        module.to(device).eval()
+    return LoadedModel(classifier, detector, config, categories, metrics, lineage, root)
+
+
+def model_folder(folder: str | Path) -> Path:
+    """The model folder meant by a run folder, a stage folder or the model folder itself.
+
+    Of a run's stages the last trained one counts.
+
+    Raises:
+        ModelFolderError: There is no model.
+    """
+    root = Path(folder)
+    for candidate in (root, root / "model"):
+        if (candidate / WEIGHTS).is_file() or (candidate / LINEAGE).is_file():
+            return candidate
+    if any(root.glob(f"*/model/{WEIGHTS}")):
+        return find_newest(root)
+    what = "no such folder" if not root.is_dir() else f"there is no model in it (no {WEIGHTS})"
+    raise ModelFolderError(f"{root}: {what}; train one with python tools/train_net.py --stage all, "
+                           "or give --model FOLDER")
+
+
+def find_newest(root: str | Path = "runs") -> Path:
+    """The model folder trained last; of equally old ones the one with the longest lineage.
+
+    Raises:
+        ModelFolderError: Nothing was trained yet.
+    """
+    found = [file.parent for file in sorted(Path(root).glob(f"**/model/{WEIGHTS}"))
+             if (file.parent / LINEAGE).is_file()]
+    if not found:
+        raise ModelFolderError(f"{root}: no trained model; train one with "
+                               "python tools/train_net.py --stage all, or give --model FOLDER")
+    return max(found, key=lambda f: (int((f / WEIGHTS).stat().st_mtime),
+                                     len(_read_json(f / LINEAGE).get("ancestors", []))))
+
+
+def read_lineage(folder: Path) -> dict[str, Any]:
+    """A model folder's ``lineage.json``, checked to be of this version.
+
+    Raises:
+        ModelFolderError: A file is missing, or another version wrote it.
+    """
+    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ModelFolderError(f"{folder}: not a whole model folder, {', '.join(missing)} missing; "
+                               "train it again with python tools/train_net.py, or copy it whole")
+    lineage = _read_json(folder / LINEAGE)
+    if lineage.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"{folder}: this model folder has format {lineage.get('format')!r}, this version of "
+            f"musicon reads format {FORMAT} (it was written by musicon "
+            f"{lineage.get('versions', {}).get('musicon', 'unknown')}); {_remedy(lineage)}")
+    return lineage
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically; the same tensors give the same bytes."""
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        save_file(whole, temporary)
+        _sync(Path(temporary))
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read what ``write_tensors`` wrote.
+
+    Raises:
+        CheckpointError: Missing or damaged.
+    """
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); "
+                              "start the stage again with --fresh") from None
+
+
+def write_checkpoint(file: Path, state: Mapping[str, Any]) -> None:
+    """Write a training state, atomically and flushed to the disk."""
+    _write_stream(file, lambda stream: torch.save(dict(state), stream))
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read a training state; only tensors and plain values are unpickled.
+
+    Raises:
+        CheckpointError: Damaged, or of another version.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError,
+            pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(f"{file}: the checkpoint is damaged ({reason}); "
+                              "start the stage again with --fresh") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{file}: the checkpoint is of another version of musicon; "
+                              "start the stage again with --fresh")
+    return state
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for left in folder.glob(".*.part"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def category_json(category: Category) -> dict[str, Any]:
+    """A category as plain values."""
+    return {key: value for key, value in asdict(category).items() if value not in (None, {})}
+
+
+def _write_stream(file: Path, write: Callable[[BinaryIO], Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put a finished folder in place; the one that was there goes once the new one is in."""
+    _sync(new)
+    old = folder.parent / f".{folder.name}.old.part"
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_json(file: Path, value: Any) -> None:
+    write_atomic(file, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFolderError(f"{file}: cannot be read ({error}); train the model again with "
+                               "python tools/train_net.py, or copy it whole") from None
+
+
+def _read_config(root: Path) -> Config:
+    try:
+        return parse(yaml.safe_load((root / CONFIG).read_text(encoding="utf-8")) or {},
+                     source=str(root / CONFIG))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ModelFolderError(f"{root / CONFIG}: cannot be read ({error})") from None
+    except ConfigError as error:
+        raise ModelFolderError(f"{error}; the model was trained by another version of musicon"
+                               ) from None
+
+
+def _read_categories(root: Path) -> tuple[Category, ...]:
+    document = {"images": [], "annotations": [], "categories": _read_json(root / CATEGORIES)}
+    try:
+        return Manifest.from_coco(document, root, source=str(root / CATEGORIES)).categories
+    except UserError as error:
+        raise ModelFolderError(str(error)) from None
+
+
+def _remedy(lineage: Mapping[str, Any]) -> str:
+    stage = lineage.get("stage", "all")
+    return f"train it again with python tools/train_net.py --stage {stage}"
