@@ -1,0 +1,1 @@
+"""The atelier: a generated sample data set of drawn instruments, scenes and paintings."""

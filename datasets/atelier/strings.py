@@ -1,0 +1,503 @@
+"""Stringed instruments: lute, violin, guitar, harp.
+
+Each ``draw`` function draws one instrument about one unit long, upright, centred on (0, 0),
+and returns where hands hold it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from musicon.datasets.atelier.canvas import (
+    Array,
+    Material,
+    Pen,
+    arc,
+    both_sides,
+    box_points,
+    polygon,
+    spline,
+)
+from musicon.datasets.atelier.materials import ivory, metal, wood
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Where a player touches the instrument, in its local units.
+
+    Attributes:
+        hands: The two points that hands hold.
+        mouth: The mouthpiece, or None.
+    """
+
+    hands: tuple[Point, Point]
+    mouth: Point | None = None
+
+
+def draw_lute(pen: Pen) -> Anchors:
+    """A lute seen from the front (sometimes from its ribbed back), pegbox bent back."""
+    rng = pen.rng
+    w, top = float(rng.uniform(0.19, 0.265)), float(rng.uniform(-0.2, -0.08))
+    neck = float(rng.uniform(0.026, 0.038))
+    nut = float(rng.uniform(-0.46, -0.4))
+    right = spline(
+        [
+            (neck, top),
+            (0.42 * w, top + 0.1),
+            (0.83 * w, 0.1 + top * 0.3),
+            (w, 0.25),
+            (0.88 * w, 0.38),
+            (0.5 * w, 0.475),
+            (0.0, 0.5),
+        ]
+    )
+    body = both_sides(right)
+    ribs, ebony = (
+        wood(rng, "rosewood", "walnut", "amber", "red", "honey"),
+        wood(rng, "ebony", "walnut"),
+    )
+    _lute_pegbox(pen, nut, neck, ebony)
+    shift = float(rng.uniform(-0.05, 0.05))
+    if rng.uniform() < 0.12:
+        pen.fill(box_points(-neck, nut, neck, top + 0.06), ebony, bevel=neck)
+        _ribbed_back(pen, body, w, ribs)
+        return Anchors(((0.0, nut + 0.1), (0.4 * w, 0.3)))
+    pen.fill(body * (1.0, 1.0) + (shift, 0.012), ribs, bevel=0.06)
+    board = wood(rng, "spruce", "pale", "honey")
+    pen.fill(body, board, bevel=0.012)
+    _rose(pen, (0.0, float(rng.uniform(0.08, 0.14))), w * float(rng.uniform(0.24, 0.33)), board)
+    pen.fill(
+        polygon(
+            (-neck * 0.82, nut),
+            (neck * 0.82, nut),
+            (neck, top + 0.05),
+            (neck * 0.6, top + 0.09),
+            (-neck * 0.6, top + 0.09),
+            (-neck, top + 0.05),
+        ),
+        ebony,
+        bevel=0.01,
+    )
+    for i in range(int(rng.integers(7, 10))):
+        y = nut + (top - nut) * (1 - 0.5 ** ((i + 1) / 6)) * 2
+        if y < top:
+            pen.line([(-neck, y), (neck, y)], 0.003, (0.75, 0.66, 0.45))
+    bridge = float(rng.uniform(0.36, 0.41))
+    pen.fill(
+        both_sides(
+            [
+                (0.0, bridge - 0.011),
+                (0.42 * w, bridge - 0.009),
+                (0.56 * w, bridge + 0.004),
+                (0.42 * w, bridge + 0.012),
+                (0.0, bridge + 0.012),
+            ]
+        ),
+        ebony,
+        bevel=0.008,
+    )
+    courses = int(rng.integers(5, 9))
+    for offset in np.linspace(-1, 1, courses):
+        for pair in (-0.0035, 0.0035):
+            pen.line(
+                [(offset * neck * 0.72 + pair * 0.6, nut), (offset * 0.36 * w + pair, bridge)],
+                0.0022,
+                (0.93, 0.88, 0.72),
+                0.85,
+            )
+    return Anchors(((0.0, nut + 0.08), (0.1 * w, 0.26)))
+
+
+def _lute_pegbox(pen: Pen, nut: float, neck: float, material: Material) -> None:
+    rng = pen.rng
+    side = -1 if rng.uniform() < 0.5 else 1
+    box = pen.moved(0.0, nut + 0.008, side * float(rng.uniform(35, 88)))
+    length, count = float(rng.uniform(0.15, 0.2)), int(rng.integers(5, 8))
+    peg = ivory(rng) if rng.uniform() < 0.25 else wood(rng, "ebony", "boxwood", "rosewood")
+    for i in range(count):
+        y = -length * (i + 0.8) / (count + 0.4)
+        reach = 0.055 * float(rng.uniform(0.85, 1.1))
+        box.tube([(-reach, y), (reach, y + 0.006)], 0.008, peg)
+        for end in (-reach, reach):
+            box.disc((end, y), (0.014, 0.009), peg, bevel=0.007)
+    box.fill(
+        polygon((-neck, 0.006), (neck, 0.006), (neck * 0.62, -length), (-neck * 0.62, -length)),
+        material,
+        bevel=0.015,
+    )
+    box.fill(
+        polygon(
+            (-neck * 0.5, -0.012),
+            (neck * 0.5, -0.012),
+            (neck * 0.3, -length * 0.94),
+            (-neck * 0.3, -length * 0.94),
+        ),
+        material.darker(0.45),
+    )
+
+
+def _ribbed_back(pen: Pen, body: Array, w: float, material: Material) -> None:
+    pen.fill(body, material, bevel=w)
+    strips = int(pen.rng.integers(7, 12))
+    half = body[: len(body) // 2]
+    for share in np.linspace(-1, 1, strips + 1)[1:-1]:
+        pen.line(half * (math.sin(share * math.pi / 2), 1.0), 0.004, (0.82, 0.68, 0.45), 0.7)
+    pen.line(body, 0.004, (0.1, 0.07, 0.05), 0.6, closed=True)
+
+
+def _rose(pen: Pen, centre: Point, radius: float, board: Material) -> None:
+    """A carved rosette: a dark disc behind interlaced circles."""
+    x, y = centre
+    pen.disc(centre, radius * 1.12, board.darker(0.82))
+    pen.disc(centre, radius, board.darker(0.22))
+    petals = int(pen.rng.choice([6, 8, 12]))
+    tracery = board.darker(0.95).colour
+    for i in range(petals):
+        a = 2 * math.pi * i / petals
+        pen.line(
+            arc(
+                (x + 0.5 * radius * math.cos(a), y + 0.5 * radius * math.sin(a)),
+                radius * 0.48,
+                steps=24,
+            ),
+            radius * 0.075,
+            tracery,
+        )
+    pen.line(arc(centre, radius), radius * 0.1, tracery)
+    pen.line(arc(centre, radius * 0.3, steps=20), radius * 0.1, tracery)
+
+
+def draw_violin(pen: Pen) -> Anchors:
+    """A violin, viola or cello: bouts with corners, f-holes, scroll, four strings."""
+    rng = pen.rng
+    wide = float(rng.uniform(0.9, 1.15))
+    body = _violin_outline(wide)
+    varnish = wood(rng, "amber", "red", "honey", "mahogany", "walnut")
+    ebony = wood(rng, "ebony") if rng.uniform() < 0.8 else wood(rng, "boxwood", "rosewood")
+    _scroll(pen, varnish, ebony)
+    pen.fill(body + (float(rng.uniform(-0.014, 0.014)), 0.006), varnish.darker(0.55), bevel=0.02)
+    pen.fill(body, varnish, bevel=float(rng.uniform(0.05, 0.1)))
+    inner = (body - (0, 0.2)) * (0.925, 0.945) + (0, 0.2)
+    pen.line(inner, 0.0035, varnish.darker(0.3).colour, 0.85, closed=True)
+    dark = (0.06, 0.03, 0.02)
+    for side in (-1, 1):
+        path = spline(
+            [
+                (0.062, 0.118),
+                (0.047, 0.135),
+                (0.058, 0.165),
+                (0.078, 0.2),
+                (0.092, 0.24),
+                (0.083, 0.262),
+                (0.072, 0.252),
+            ]
+        ) * (side * wide, 1)
+        pen.tube(
+            path,
+            np.interp(
+                np.linspace(0, 1, len(path)),
+                [0, 0.2, 0.5, 0.8, 1],
+                [0.006, 0.006, 0.013, 0.006, 0.006],
+            ),
+            Material(dark, edge=0),
+            0,
+        )
+        pen.disc(path[0], 0.009, Material(dark, edge=0))
+        pen.disc(path[-1], 0.011, Material(dark, edge=0))
+    pen.fill(
+        both_sides([(0.0, 0.325), (0.03, 0.327), (0.018, 0.44), (0.012, 0.487), (0.0, 0.49)]),
+        ebony,
+        bevel=0.015,
+    )
+    if rng.uniform() < 0.5:
+        pen.disc((-0.085 * wide, 0.435), (0.058, 0.036), ebony, bevel=0.02)
+    pen.fill(
+        polygon(
+            (-0.019, -0.37),
+            (0.019, -0.37),
+            (0.03, 0.125),
+            (0.02, 0.138),
+            (-0.02, 0.138),
+            (-0.03, 0.125),
+        ),
+        ebony,
+        bevel=0.012,
+    )
+    pen.fill(
+        polygon(
+            (-0.05, 0.212),
+            (-0.035, 0.196),
+            (0.035, 0.196),
+            (0.05, 0.212),
+            (0.05, 0.22),
+            (-0.05, 0.22),
+        ),
+        wood(rng, "pale"),
+        bevel=0.005,
+    )
+    for offset in (-1, -0.33, 0.33, 1):
+        pen.line(
+            [(offset * 0.013, -0.375), (offset * 0.027, 0.204), (offset * 0.019, 0.335)],
+            0.0024,
+            (0.87, 0.86, 0.82),
+            0.9,
+        )
+    return Anchors(((0.0, -0.3), (0.03, 0.17)))
+
+
+def _violin_outline(wide: float) -> Array:
+    upper = spline(
+        [
+            (0.03, -0.105),
+            (0.1, -0.095),
+            (0.157, -0.035),
+            (0.163, 0.03),
+            (0.15, 0.07),
+            (0.158, 0.096),
+        ]
+    )
+    waist = spline(
+        [
+            (0.158, 0.096),
+            (0.124, 0.125),
+            (0.108, 0.165),
+            (0.116, 0.21),
+            (0.142, 0.238),
+            (0.172, 0.246),
+        ]
+    )
+    lower = spline(
+        [
+            (0.172, 0.246),
+            (0.178, 0.275),
+            (0.199, 0.33),
+            (0.196, 0.41),
+            (0.14, 0.478),
+            (0.06, 0.498),
+            (0.0, 0.5),
+        ]
+    )
+    return both_sides(np.vstack([upper, waist, lower]) * (wide, 1))
+
+
+def _scroll(pen: Pen, varnish: Material, pegs: Material) -> None:
+    pen.fill(
+        polygon((-0.014, -0.4), (0.014, -0.4), (0.018, -0.1), (-0.018, -0.1)), varnish, bevel=0.01
+    )
+    for i, y in enumerate((-0.385, -0.408, -0.43, -0.452)):
+        side = 1 if i % 2 else -1
+        pen.tube([(-0.02 * side, y), (0.048 * side, y)], 0.009, pegs)
+        pen.disc((0.054 * side, y), (0.016, 0.01), pegs, bevel=0.008)
+    pen.fill(
+        polygon((-0.021, -0.373), (0.021, -0.373), (0.016, -0.47), (-0.016, -0.47)),
+        varnish,
+        bevel=0.014,
+    )
+    pen.fill(
+        polygon((-0.009, -0.38), (0.009, -0.38), (0.006, -0.455), (-0.006, -0.455)),
+        varnish.darker(0.3),
+    )
+    pen.disc((0.0, -0.475), (0.028, 0.025), varnish, bevel=0.02)
+    spiral = [
+        (r * math.cos(a), -0.475 + r * math.sin(a))
+        for a, r in zip(np.linspace(0, 10, 36), np.linspace(0.022, 0.003, 36), strict=True)
+    ]
+    pen.line(spiral, 0.004, varnish.darker(0.4).colour)
+
+
+def draw_guitar(pen: Pen) -> Anchors:
+    """A guitar: figure-eight body, round sound hole, frets, flat head with machine heads."""
+    rng = pen.rng
+    lower, upper = float(rng.uniform(0.168, 0.205)), float(rng.uniform(0.118, 0.15))
+    waist = min(lower, upper) * float(rng.uniform(0.78, 0.92))
+    body = both_sides(
+        spline(
+            [
+                (0.0, 0.03),
+                (0.07, 0.028),
+                (upper * 0.95, 0.075),
+                (upper, 0.13),
+                (waist, 0.225),
+                (lower * 0.93, 0.31),
+                (lower, 0.385),
+                (lower * 0.72, 0.475),
+                (lower * 0.3, 0.5),
+                (0.0, 0.502),
+            ]
+        )
+    )
+    sides = wood(rng, "rosewood", "mahogany", "walnut", "amber")
+    board = wood(rng, "spruce", "pale", "honey", "amber", "red", "ebony")
+    neck = wood(rng, "ebony", "rosewood", "walnut")
+    _guitar_head(pen, sides)
+    pen.fill(body + (float(rng.choice([-0.016, 0.016])), 0.01), sides, bevel=0.03)
+    pen.fill(body, sides if rng.uniform() < 0.5 else board.darker(0.5), bevel=0.01)
+    inner = (body - (0, 0.265)) * (0.955, 0.965) + (0, 0.265)
+    pen.fill(inner, board, bevel=0.008)
+    hole = float(rng.uniform(0.05, 0.062))
+    pen.disc((0.0, 0.19), hole * 1.32, sides.darker(0.9))
+    for ring in (1.24, 1.14):
+        pen.line(arc((0.0, 0.19), hole * ring), 0.005, (0.85, 0.72, 0.45))
+    pen.disc((0.0, 0.19), hole, Material((0.07, 0.045, 0.03), rough=0.1))
+    if rng.uniform() < 0.3:
+        guard = spline([(0.04, 0.15), (0.09, 0.17), (0.1, 0.26), (0.05, 0.27), (0.06, 0.21)], True)
+        pen.fill(guard, Material((0.12, 0.06, 0.04), gloss=0.4), bevel=0.004)
+    pen.fill(
+        polygon((-0.025, -0.37), (0.025, -0.37), (0.031, 0.135), (-0.031, 0.135)), neck, bevel=0.01
+    )
+    for i in range(1, 19):
+        y = -0.37 + 0.76 * (1 - 2 ** (-i / 12))
+        pen.line([(-0.027, y), (0.027, y)], 0.003, (0.8, 0.78, 0.7))
+    saddle = 0.39
+    pen.fill(
+        both_sides(
+            [
+                (0.0, saddle - 0.014),
+                (0.05, saddle - 0.013),
+                (0.095, saddle - 0.004),
+                (0.095, saddle + 0.006),
+                (0.05, saddle + 0.016),
+                (0.0, saddle + 0.017),
+            ]
+        ),
+        neck,
+        bevel=0.008,
+    )
+    pen.line([(-0.045, saddle), (0.045, saddle)], 0.006, (0.95, 0.92, 0.84))
+    for offset in np.linspace(-1, 1, int(rng.choice([5, 6, 6]))):
+        pen.line(
+            [(offset * 0.02, -0.375), (offset * 0.034, saddle)], 0.0022, (0.9, 0.88, 0.8), 0.85
+        )
+    return Anchors(((0.0, -0.25), (0.02, 0.23)))
+
+
+def _guitar_head(pen: Pen, material: Material) -> None:
+    rng = pen.rng
+    tuner = metal(rng, "silver", "gold", "brass") if rng.uniform() < 0.6 else ivory(rng)
+    for i in range(3):
+        y = -0.405 - i * 0.035
+        for side in (-1, 1):
+            pen.tube([(0.02 * side, y), (0.052 * side, y)], 0.007, tuner)
+            pen.disc((0.056 * side, y), (0.011, 0.013), tuner, bevel=0.009)
+    flare = float(rng.uniform(0.034, 0.046))
+    pen.fill(
+        both_sides(
+            [
+                (0.0, -0.495),
+                (flare * 0.4, -0.5),
+                (flare, -0.485),
+                (flare * 0.85, -0.4),
+                (0.026, -0.365),
+                (0.0, -0.365),
+            ]
+        ),
+        material,
+        bevel=0.01,
+    )
+    for side in (-1, 1):
+        pen.line([(0.014 * side, -0.39), (0.014 * side, -0.475)], 0.01, (0.1, 0.07, 0.05))
+
+
+def draw_harp(pen: Pen) -> Anchors:
+    """A harp: sound box, curved neck and column around a fan of strings."""
+    rng = pen.rng
+    frame = wood(rng, "walnut", "amber", "oak", "mahogany", "honey")
+    if rng.uniform() < 0.3:
+        frame = metal(rng, "gold")
+    bulge = float(rng.uniform(-0.02, 0.13))
+    top = (float(rng.uniform(-0.29, -0.22)), float(rng.uniform(-0.46, -0.38)))
+    joint = (float(rng.uniform(0.2, 0.3)), float(rng.uniform(-0.36, -0.2)))
+    foot = (float(rng.uniform(-0.24, -0.16)), 0.44)
+    dip = float(rng.uniform(0.05, 0.13))
+    neck = spline(
+        [
+            joint,
+            (joint[0] * 0.62, joint[1] - 0.045),
+            ((joint[0] + top[0]) / 2 + 0.02, (joint[1] + top[1]) / 2 + dip),
+            (top[0] * 0.62, top[1] + dip * 0.5),
+            top,
+        ]
+    )
+    column = spline([top, (top[0] - bulge * 0.8, -0.1), (foot[0] - bulge * 0.5, 0.25), foot])
+    thick = float(rng.uniform(0.032, 0.05))
+    base = np.array(foot) + (0.04, 0.02)
+    along = np.array(joint) - base
+    across = np.array([-along[1], along[0]]) / np.hypot(*along)
+    low, high = float(rng.uniform(0.06, 0.1)), float(rng.uniform(0.022, 0.035))
+    box = np.array(
+        [base - across * low, base + across * low, joint + across * high, joint - across * high]
+    )
+    pen.fill(box + across * 0.02, frame.darker(0.55), bevel=0.02)
+    pen.fill(box, frame, bevel=0.03)
+    board = np.array(
+        [
+            base - across * low * 0.62,
+            base + across * low * 0.62,
+            joint + across * high * 0.6,
+            joint - across * high * 0.6,
+        ]
+    )
+    pen.fill(board, wood(rng, "spruce", "pale", "honey"), bevel=0.006)
+    _harp_strings(pen, neck, base, along)
+    pen.tube(
+        column,
+        thick * np.interp(np.linspace(0, 1, len(column)), [0, 0.5, 1], [0.9, 0.85, 1.25]),
+        frame,
+    )
+    pen.tube(neck, np.interp(np.linspace(0, 1, len(neck)), [0, 0.4, 1], [0.05, 0.07, 0.055]), frame)
+    _harp_ornament(pen, frame, top, foot)
+    return Anchors(((0.02, -0.05), (0.1, 0.08)))
+
+
+def _harp_strings(pen: Pen, neck: Array, base: Array, along: Array) -> None:
+    rng = pen.rng
+    count = int(rng.integers(14, 30))
+    pins = metal(rng, "brass", "silver")
+    for i, share in enumerate(np.linspace(0.1, 0.94, count)):
+        upper = neck[int((1 - share * 0.95) * (len(neck) - 1))]
+        lower = base + along * (0.03 + share * 0.93)
+        colour = (0.7, 0.16, 0.12) if i % 7 == 2 else (0.93, 0.9, 0.8)
+        pen.line([upper + (0, 0.015), lower], 0.003, colour, 0.9)
+        pen.disc(upper + (0, 0.012), 0.005, pins)
+
+
+def _harp_ornament(pen: Pen, frame: Material, top: Point, foot: Point) -> None:
+    rng = pen.rng
+    style = int(rng.integers(0, 3))
+    if style == 0:
+        pen.disc(top, (0.04, 0.035), frame, bevel=0.03)
+    elif style == 1:
+        pen.fill(
+            both_sides(
+                [
+                    (0.0, -0.06),
+                    (0.03, -0.045),
+                    (0.042, -0.055),
+                    (0.034, 0.0),
+                    (0.045, 0.015),
+                    (0.0, 0.02),
+                ]
+            )
+            + top,
+            frame,
+            bevel=0.015,
+        )
+    else:
+        curl = spline(
+            [
+                (top[0] + 0.03, top[1]),
+                (top[0] - 0.02, top[1] - 0.04),
+                (top[0] - 0.065, top[1] - 0.02),
+                (top[0] - 0.05, top[1] + 0.02),
+            ]
+        )
+        pen.tube(curl, np.linspace(0.05, 0.025, len(curl)), frame)
+    pen.fill(
+        box_points(foot[0] - 0.075, 0.452, foot[0] + 0.16, 0.495), frame.darker(0.9), bevel=0.015
+    )
+    pen.fill(box_points(foot[0] - 0.055, 0.425, foot[0] + 0.14, 0.457), frame, bevel=0.012)
