@@ -30,21 +30,20 @@ _NUMBERING = re.compile(r"^(?:(?:gt|cat|class|id|no|n?\d+)\s+)+(?=\D)"
                         r"|(?:\s+\d+|(?<=[^\W\d_])\d+)+$")
 _ENDINGS = {
     "en": (("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")),
-    "de": (("en", ""), ("n", ""), ("e", ""), ("er", ""), ("s", "")),
+    "de": (("en", ""), ("n", ""), ("e", ""), ("s", "")),
     "fr": (("x", ""), ("s", "")),
     "it": (("chi", "co"), ("che", "ca"), ("ghi", "go"), ("i", "o"), ("i", "e"), ("e", "a")),
     "es": (("ces", "z"), ("es", ""), ("s", "")),
     "ca": (("es", "a"), ("ns", ""), ("s", "")),
     "nl": (("en", ""), ("s", "")),
-    "sv": (("orna", "a"), ("arna", ""), ("erna", ""), ("or", "a"), ("ar", ""), ("er", ""),
-           ("er", "a"), ("en", ""), ("n", ""), ("et", "")),
+    "sv": (("or", "a"), ("ar", ""), ("ar", "e"), ("er", "")),
     "pl": (("y", "a"), ("y", ""), ("i", "a"), ("i", ""), ("e", "")),
     "eu": (("ak", "a"), ("ak", ""), ("k", "")),
     "zh": (("类", ""), ("類", "")),
     "ko": (("류", ""),),
 }
-_SOUNDS_ALIKE = ({"c", "k", "q", "g", "ch"}, {"f", "v", "p", "w"}, {"s", "z", "x", "c"},
-                 {"i", "j", "y", "g"}, {"d", "t"}, {"b", "v"}, {"u", "w", "o"})
+_SOUNDS = (("ph", "f"), ("ch", "k"), ("ck", "k"), ("gh", "g"), ("th", "t"), ("qu", "k"),
+           ("q", "k"), ("c", "k"), ("z", "s"), ("x", "ks"), ("w", "v"), ("j", "i"), ("y", "i"))
 
 
 def normalise(name: str) -> str:
@@ -86,9 +85,9 @@ def _least(word: str) -> int:
     return 3 if word.isascii() else 1
 
 
-def is_short(key: str) -> bool:
-    """True for three Latin letters or fewer, which name far too much by accident."""
-    return len(key.replace(" ", "")) <= 3 and key.isascii()
+def is_short(key: str, letters: int = 3) -> bool:
+    """True for so few Latin letters that they name far too much by accident."""
+    return len(key.replace(" ", "")) <= letters and key.isascii()
 
 
 class Hit(NamedTuple):
@@ -115,7 +114,8 @@ class NameIndex:
         self._exact: dict[str, list[Hit]] = defaultdict(list)
         self._compact: dict[str, set[str]] = {}
         self._reordered: dict[str, set[str]] = {}
-        self._by_length: dict[int, list[str]] = {}
+        self._buckets: dict[tuple[str, int], list[str]] = {}
+        self._tails: dict[str, list[str]] = {}
         self.longest = 1
 
     def add(self, name: str, target: int, how: str, rank: int, language: str = "en") -> None:
@@ -127,7 +127,8 @@ class NameIndex:
         """Build what look-ups need; call once after the last ``add``."""
         compact: dict[str, set[str]] = defaultdict(set)
         reordered: dict[str, set[str]] = defaultdict(set)
-        lengths: dict[int, list[str]] = defaultdict(list)
+        buckets: dict[tuple[str, int], list[str]] = defaultdict(list)
+        tails: dict[str, list[str]] = defaultdict(list)
         for key, hits in self._exact.items():
             words = key.split()
             if len(words) > 1:
@@ -135,9 +136,10 @@ class NameIndex:
                 reordered[" ".join(sorted(words))].add(key)
                 self.longest = max(self.longest, len(words))
             if key.isascii() and len(key) >= 4 and min(hit.rank for hit in hits) < BARE:
-                lengths[len(key)].append(key)
+                buckets[key[0], len(key)].append(key)
+                tails[key[1:]].append(key)
         self._compact, self._reordered = dict(compact), dict(reordered)
-        self._by_length = dict(lengths)
+        self._buckets, self._tails = dict(buckets), dict(tails)
 
     def exact(self, key: str, language: str | None = None) -> list[Hit]:
         """Hits of the best rank under this very name; of one language where it is given."""
@@ -176,10 +178,18 @@ class NameIndex:
         return [hit for hit in found if hit.rank == best]
 
     def near(self, key: str, edits: int) -> list[Near]:
-        """Known names within so many edits (insert, delete, replace, swap), nearest first."""
+        """Known names within so many edits (insert, delete, replace, swap), nearest first.
+
+        The first letter must be right for two edits; one edit may be there.
+        """
         choices = [other for length in range(len(key) - edits, len(key) + edits + 1)
-                   for other in self._by_length.get(length, ())]
-        found = process.extract(key, choices, scorer=OSA.distance, score_cutoff=edits, limit=None)
+                   for other in self._buckets.get((key[:1], length), ())]
+        choices += self._tails.get(key[1:], ())
+        choices += self._tails.get(key, ())
+        choices += [other for other in (key[1:], key[1:2] + key[:1] + key[2:])
+                    if other in self._exact and other[:1] != key[:1]]
+        found = process.extract(key, list(dict.fromkeys(choices)), scorer=OSA.distance,
+                                score_cutoff=edits, limit=None)
         return [Near(hit.target, other, int(distance)) for other, distance, _ in
                 sorted(found, key=lambda row: (row[1], row[0]))
                 for hit in _one_a_target(self.exact(other))]
@@ -202,12 +212,20 @@ def _one_a_target(hits: Iterable[Hit]) -> list[Hit]:
     return list({hit.target: hit for hit in hits}.values())
 
 
-def allowed_edits(key: str) -> int:
-    """How many edits still make the same word: none up to 4 letters, 1 up to 7, then 2."""
-    return 0 if len(key) < 5 else 1 if len(key) < 8 else 2
+def is_misspelling(key: str, near: Near) -> bool:
+    """True when one is surely the other mistyped: one edit, or two that leave the sound.
+
+    Words of five letters or fewer have too many neighbours to be sure of any, and the first letter
+    of a word is seldom mistyped.
+    """
+    heard, meant = sound(key), sound(near.key)
+    if min(len(key), len(near.key)) < 6 or heard[:1] != meant[:1]:
+        return False
+    return near.edits == 1 or heard == meant
 
 
-def starts_alike(key: str, other: str) -> bool:
-    """True when both begin with the same letter or with letters that sound alike."""
-    pair = {key[:1], other[:1]}
-    return len(pair) == 1 or any(pair <= sounds for sounds in _SOUNDS_ALIKE)
+def sound(key: str) -> str:
+    """A coarse form of how a name sounds: doubled letters once, all vowels alike."""
+    for letters, one in _SOUNDS:
+        key = key.replace(letters, one)
+    return re.sub(r"(.)\1+", r"\1", re.sub("[aeiou]", "a", key))

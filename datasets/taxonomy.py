@@ -331,8 +331,11 @@ class Taxonomy:
         instrument, kind = self._all[hit.target], self._kinds[hit.target]
         if kind != "instrument":
             return Match(query, kind)
-        if not free and hit.rank != naming.HAND and naming.is_short(key):
+        rare = hit.rank != naming.HAND and not self._well_known(instrument)
+        if not free and hit.rank != naming.HAND and naming.is_short(key, 4 if rare else 3):
             return Match(query, "short", None, (instrument.name,))
+        if rare and hit.how == "plural":
+            return Match(query, "unknown", None, (instrument.name,))
         return Match(query, hit.how, instrument)
 
     def _several(self, name: str) -> Match | None:
@@ -351,7 +354,7 @@ class Taxonomy:
 
     def _misspelt(self, name: str, key: str) -> Match:
         """The nearest name where it is near enough and alone; else a suggestion or nothing."""
-        edits = max(naming.allowed_edits(key), min(3, len(key) // 3))
+        edits = 2 if len(key) > 5 else 1 if len(key) > 3 else 0
         near = self._index.near(key, edits) if key.isascii() and edits else []
         near = [n for n in near if self._kinds[n.target] == "instrument"
                 and n.key not in self._words]
@@ -361,11 +364,20 @@ class Taxonomy:
             inside = self.find_within(name)
             known = tuple(dict.fromkeys(m.instrument.name for m in inside if m.instrument))
             return Match(name, "contains" if known else "unknown", None, known)
-        alone = len(names) == 1 and best[0].edits <= naming.allowed_edits(key)
-        if alone and len(key) > 5 and len(best[0].key) > 5 and any(
-                naming.starts_alike(key, n.key) for n in best):
-            return Match(name, "spelling", self._all[best[0].target])
+        target = self._all[best[0].target]
+        if len(names) == 1 and self._well_known(target) and any(
+                naming.is_misspelling(key, n) for n in best):
+            return Match(name, "spelling", target)
         return Match(name, "ambiguous" if len(names) > 1 else "unknown", None, names)
+
+    @staticmethod
+    def _well_known(instrument: Instrument) -> bool:
+        """True for what has names of its own in other languages.
+
+        A rare loan word is the same everywhere, and nearer to some everyday word than to its own
+        plurals and misspellings.
+        """
+        return any(language not in ("en", "ko", "zh") for language in instrument.names)
 
 
 def _instrument(row: Mapping[str, str], kin: Mapping[str, str]) -> Instrument:
