@@ -21,13 +21,17 @@ MIN_VISIBLE = 0.45
 """Share of a cut-out that must stay visible; one that is covered more is taken back out."""
 
 
+DISTRACTOR = 0
+"""Label of something pasted that is no instrument: it gets no box."""
+
+
 @dataclass(frozen=True)
 class Cutout:
     """An instrument without its ground.
 
     Attributes:
         rgba: uint8 (H, W, 4), cropped to the instrument.
-        label: Category id.
+        label: Category id, or ``DISTRACTOR``.
     """
 
     rgba: NDArray[np.uint8]
@@ -57,6 +61,30 @@ def cut_out(image: NDArray[np.uint8], mask: NDArray[np.float32], label: int) -> 
     x0, y0, x1, y1 = (int(v) for v in box)
     alpha = (mask[y0:y1, x0:x1] * 255).astype(np.uint8)
     return Cutout(np.dstack([image[y0:y1, x0:x1], alpha]), label)
+
+
+def distractor(image: NDArray[np.uint8], rng: np.random.Generator) -> Cutout:
+    """A blob of a painting, to be pasted like an instrument without being one.
+
+    A detector that only ever sees instruments pasted learns to find seams; these have the same
+    seams and no box.
+    """
+    height, width = image.shape[:2]
+    side = max(8, round(min(height, width) * rng.uniform(0.2, 0.6)))
+    w, h = side, max(6, round(side * np.exp(rng.uniform(-1.3, 0))))
+    if rng.random() < 0.5:
+        w, h = h, w
+    left, top = int(rng.integers(max(1, width - w))), int(rng.integers(max(1, height - h)))
+    patch = image[top:top + h, left:left + w]
+    h, w = patch.shape[:2]
+    turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    waves = sum(rng.normal(0, 0.35 / k) * np.cos(k * turns + rng.uniform(0, 6.3))
+                for k in range(2, 6))
+    radius = 0.46 * np.clip(1 + waves, 0.25, None) / max(1.0, float(np.max(1 + waves)))
+    points = np.stack([(0.5 + radius * np.cos(turns)) * w, (0.5 + radius * np.sin(turns)) * h], 1)
+    alpha = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(alpha, [points.round().astype(np.int32)], 255)
+    return Cutout(np.dstack([patch, alpha]), DISTRACTOR)
 
 
 def compose(ground: NDArray[np.uint8], cutouts: Sequence[Cutout], rng: np.random.Generator, *,
@@ -100,7 +128,7 @@ def compose(ground: NDArray[np.uint8], cutouts: Sequence[Cutout], rng: np.random
         sizes.append(size)
         labels.append(cutout.label)
     boxes = [tight_box(alpha, 0.35) for alpha in visible]
-    kept = [i for i, box in enumerate(boxes) if box is not None]
+    kept = [i for i, box in enumerate(boxes) if box is not None and labels[i] != DISTRACTOR]
     return Scene(
         canvas.round().clip(0, 255).astype(np.uint8),
         np.array([boxes[i] for i in kept], np.float32).reshape(-1, 4),

@@ -92,6 +92,8 @@ class FitConfig(Settings):
     """Learning rate of pretrained layers, as a share of ``learning_rate``."""
     freeze: int = Field(0, ge=0)
     """How many of the backbone's first stages stay as they are."""
+    probe_examples: int = Field(0, ge=0)
+    """Examples on which the classifier's last layer is fitted before the first step."""
     weight_decay: float = Field(0.02, ge=0)
     warmup_steps: int = Field(50, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -102,6 +104,8 @@ class FitConfig(Settings):
     """Evaluations without a better score before the run stops early."""
     checkpoint_every: int = Field(100, ge=1)
     balance: Literal["sampling", "loss", "none"] = "sampling"
+    negative_share: float = Field(0.15, ge=0, lt=1)
+    """Share of instrument-free examples."""
     augmentation: Literal["none", "light", "strong"] = "strong"
 
 
@@ -110,8 +114,14 @@ class CompositesConfig(Settings):
 
     share: float = Field(1.0, ge=0, le=1)
     """Share of the detector's training images that are composites."""
+    crop_share: float = Field(0.5, ge=0, le=1)
+    """Share of the classifier's photos that are pasted into a painting."""
     max_objects: int = Field(3, ge=1)
-    scale: tuple[float, float] = (0.12, 0.8)
+    distractors: float = Field(0.5, ge=0, le=1)
+    """Pasted things that are no instrument, for each cut-out."""
+    repaint: float = Field(0.5, ge=0, le=1)
+    """Chance that a cut-out gets another colour and surface than the scene."""
+    scale: tuple[float, float] = (0.12, 1.3)
     """Longer side of a pasted cut-out, as shares of the scene's shorter side."""
     harmonise: float = Field(0.7, ge=0, le=1)
     """Chance that a cut-out takes on the colours of where it is pasted."""

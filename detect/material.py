@@ -1,0 +1,217 @@
+"""What a stage can learn from: its images sorted by what is known of each.
+
+``photos`` show one instrument on its own and can be cut out; ``labelled`` images are known to hold
+an instrument somewhere; ``boxed`` images say where; ``negatives`` hold none and are the grounds
+that cut-outs are pasted into.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musicon.datasets.composites import Cutout, Scene, compose, cut_out, distractor
+from musicon.datasets.foreground import find_foreground
+from musicon.datasets.loading import ImageStore, resize_longer
+from musicon.datasets.records import ImageRecord, Manifest
+from musicon.datasets.transforms import Augmentation
+from musicon.detect.config import CompositesConfig
+from musicon.detect.training import StageContext
+
+log = logging.getLogger(__name__)
+
+WORKING_SIDE = 512
+"""Longer side, in pixels, of the images that are held in memory."""
+PHOTO_DOMAIN = "mimo"
+MAX_CUTOUTS = 3000
+"""Cut-outs kept in memory, the oldest given up first."""
+TRIES = 30
+"""Photos looked at before giving up on finding one that can be cut out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One image and what is known of it.
+
+    Attributes:
+        path: The file.
+        labels: Labels (from 1) known to be in the image, or () for none.
+        boxes: float32 (N, 4) in pixels of the original.
+        box_labels: int64 (N,), from 1.
+        photo: One instrument on its own, which may be cut out.
+    """
+
+    path: Path
+    labels: tuple[int, ...]
+    boxes: NDArray[np.float32]
+    box_labels: NDArray[np.int64]
+    photo: bool = False
+
+
+@dataclass(frozen=True)
+class Material:
+    """A stage's images of one split, sorted by use; see the module's text."""
+
+    photos: tuple[Item, ...]
+    labelled: tuple[Item, ...]
+    boxed: tuple[Item, ...]
+    negatives: tuple[Item, ...]
+    store: ImageStore
+
+    def summary(self) -> str:
+        """How many of each, in words."""
+        return (f"{len(self.photos)} photos, {len(self.labelled)} labelled images, "
+                f"{len(self.boxed)} boxed images, {len(self.negatives)} without instrument")
+
+    def cutout(self, rng: np.random.Generator, label: int | None = None) -> Cutout | None:
+        """A cut-out of one class, or of a class drawn at random; None when there is none.
+
+        Photos without a plain ground can't be cut out: another one is drawn.
+        """
+        for _ in range(TRIES if self._by_label else 0):
+            wanted = label if label is not None else int(rng.choice(list(self._by_label)))
+            items = self._by_label.get(wanted)
+            if not items:
+                return None
+            item = items[int(rng.integers(len(items)))]
+            found = self.cut(item)
+            if found is not None:
+                return found
+        return None
+
+    @cached_property
+    def _cut(self) -> dict[Path, Cutout | None]:
+        return {}
+
+    @cached_property
+    def _by_label(self) -> dict[int, list[Item]]:
+        by_label: dict[int, list[Item]] = {}
+        for item in sorted(self.photos, key=lambda item: item.labels[0]):
+            by_label.setdefault(item.labels[0], []).append(item)
+        return by_label
+
+    def cut(self, item: Item) -> Cutout | None:
+        """The instrument of a photo without its ground; None where the ground isn't plain."""
+        if item.path not in self._cut:
+            image, _ = self.store.get(item.path)
+            foreground = find_foreground(image)
+            if len(self._cut) >= MAX_CUTOUTS:
+                self._cut.pop(next(iter(self._cut)))
+            self._cut[item.path] = (
+                None if foreground is None else cut_out(image, foreground.mask, item.labels[0]))
+        return self._cut[item.path]
+
+    def ground(self, rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
+        """A random window of an instrument-free image, its longer side ``side`` pixels.
+
+        Without such images, a field of one colour with some noise.
+        """
+        if not self.negatives:
+            plain = np.full((side, side, 3), rng.integers(40, 220, 3), np.float32)
+            return (plain + rng.normal(0, 12, plain.shape)).clip(0, 255).astype(np.uint8)
+        item = self.negatives[int(rng.integers(len(self.negatives)))]
+        image, _ = self.store.get(item.path)
+        return resize_longer(random_window(image, rng, 0.5), side)
+
+    def scene(self, rng: np.random.Generator, side: int, settings: CompositesConfig) -> Scene:
+        """A composed scene, longer side ``side`` pixels.
+
+        It holds 1 to ``max_objects`` cut-outs, of which some are repainted on their own, and up to
+        as many distractors.
+        """
+        count = int(rng.integers(1, settings.max_objects + 1))
+        cutouts = [self._repaint(c, rng, settings.repaint)
+                   for c in (self.cutout(rng) for _ in range(count)) if c is not None]
+        for _ in range(int(rng.binomial(count, settings.distractors))):
+            other = self._repaint(distractor(self.ground(rng, side), rng), rng, settings.repaint)
+            cutouts.insert(int(rng.integers(len(cutouts) + 1)), other)
+        return compose(self.ground(rng, side), cutouts, rng, scale=settings.scale,
+                       harmonise=settings.harmonise)
+
+    def _repaint(self, cutout: Cutout, rng: np.random.Generator, chance: float) -> Cutout:
+        if rng.random() >= chance:
+            return cutout
+        colours = self._augment(np.ascontiguousarray(cutout.rgba[..., :3]), rng)
+        return Cutout(np.dstack([colours, cutout.rgba[..., 3]]), cutout.label)
+
+    @cached_property
+    def _augment(self) -> Augmentation:
+        return Augmentation("strong")
+
+
+def random_window(image: NDArray[np.uint8], rng: np.random.Generator,
+                  least: float) -> NDArray[np.uint8]:
+    """A random part of an image (H, W, 3), each side at least the share ``least`` of the whole."""
+    height, width = image.shape[:2]
+    h = max(1, round(height * rng.uniform(least, 1)))
+    w = max(1, round(width * rng.uniform(least, 1)))
+    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    return image[top:top + h, left:left + w]
+
+
+def collect(ctx: StageContext, split: str) -> Material:
+    """Sort a stage's images of one split by use.
+
+    The stage's own manifest counts in full; ``rehearsal`` brings earlier stages' images back,
+    ``cutouts`` only photos, ``backgrounds`` only instrument-free images. Images whose class the
+    stage does not know, or that nobody labelled, are counted in the log and left out.
+    """
+    stage = ctx.stage
+    photos: list[Item] = []
+    labelled: list[Item] = []
+    boxed: list[Item] = []
+    negatives: list[Item] = []
+    left_out: Counter[str] = Counter()
+    for path in (stage.manifest, *stage.rehearsal):
+        for item, record in _items(ctx, Manifest.read(path), split, left_out):
+            if record.is_negative:
+                negatives.append(item)
+            elif len(item.boxes):
+                boxed.append(item)
+            elif record.domain == PHOTO_DOMAIN and len(item.labels) == 1:
+                photos.append(replace(item, photo=True))
+            else:
+                labelled.append(item)
+    for path in stage.cutouts:
+        photos += [replace(item, photo=True) for item, _ in _items(ctx, Manifest.read(path), split, left_out)
+                   if len(item.labels) == 1]
+    for path in stage.backgrounds:
+        negatives += [item for item, record in _items(ctx, Manifest.read(path), split, left_out)
+                      if record.is_negative]
+    for reason, count in sorted(left_out.items()):
+        log.info("%s, %s: %d images left out: %s", ctx.name, split, count, reason)
+    material = Material(tuple(photos), tuple(labelled), tuple(boxed), tuple(negatives),
+                        ImageStore(WORKING_SIDE))
+    log.info("%s, %s: %s", ctx.name, split, material.summary())
+    return material
+
+
+def with_boxes(item: Item, boxes: NDArray[np.float32], label: int) -> Item:
+    """A labelled item with (pseudo-)boxes (N, 4) of one label."""
+    return replace(item, boxes=boxes, box_labels=np.full(len(boxes), label, np.int64))
+
+
+def _items(ctx: StageContext, manifest: Manifest, split: str,
+           left_out: Counter[str]) -> Iterable[tuple[Item, ImageRecord]]:
+    labels = {c.id: ctx.label_of.get(c.name) for c in manifest.categories}
+    for record in manifest.select(split=split).images:
+        if record.labels is None and not record.boxes:
+            left_out["nobody has labelled them"] += 1
+            continue
+        known = tuple(sorted({k for i in record.known_labels if (k := labels[i]) is not None}))
+        if record.known_labels and not known:
+            left_out["their classes are not among this stage's"] += 1
+            continue
+        boxes = [box for box in record.boxes if labels[box.label] is not None and not box.iscrowd]
+        yield Item(
+            manifest.path(record), known,
+            np.array([box.xyxy for box in boxes], np.float32).reshape(-1, 4),
+            np.array([labels[box.label] for box in boxes], np.int64),
+        ), record
