@@ -18,5 +18,5 @@ folders = [folder for top in FOLDERS for folder in code_folders(top)]
 setup(
     packages=["musicon." + folder.replace("/", ".") for folder in folders],
     package_dir={"musicon." + folder.replace("/", "."): folder for folder in folders},
-    package_data={"musicon.datasets": ["tables/*.tsv"]},
+    package_data={"musicon.datasets": ["tables/*.tsv"], "musicon.detect": ["templates/*.html"]},
 )

@@ -102,7 +102,7 @@ def plot_class_ap(metrics: DetectionMetrics) -> Figure:
     axes.barh(place, ap50, height=0.66, color="#9cc5c3", label="AP50")
     axes.barh(place, [row.ap or 0.0 for row in shown], height=0.3, color=ACCENT, label="AP")
     for at, value in zip(place, ap50, strict=True):
-        axes.text(value + 0.012, at, f"{value:.2f}", va="center", fontsize=8.5, color=INK)
+        axes.text(value + 0.012, float(at), f"{value:.2f}", va="center", fontsize=8.5, color=INK)
     axes.set_yticks(place, [f"{_short(row.name)} ({row.boxes})" for row in shown], fontsize=9)
     axes.set(xlim=(0, 1.08), ylim=(-0.7, max(len(shown), 3) - 0.3), xlabel="average precision")
     axes.set_xticks(np.linspace(0, 1, 6))
@@ -128,7 +128,7 @@ def plot_confusion(metrics: DetectionMetrics) -> Figure:
     size = 9 if len(names) <= 14 else 7.5
     for (row, column), value in np.ndenumerate(matrix):
         if value:
-            axes.text(column, row, f"{value}", ha="center", va="center", fontsize=size,
+            axes.text(float(column), float(row), f"{value}", ha="center", va="center", fontsize=size,
                       color="white" if share[row, column] > 0.55 else INK)
     given = [*names[:-1], "not found"]
     true = [*names[:-1], "no instrument"]
@@ -299,8 +299,11 @@ def _cut_note(shown: int, total: int, note: str) -> str:
 
 
 def _short(name: str) -> str:
-    return textwrap.shorten(name.replace("_", " "), NAME_WIDTH, placeholder="…") \
-        if " " in name else name[:NAME_WIDTH]
+    name = name.replace("_", " ")
+    if len(name) <= NAME_WIDTH:
+        return name
+    return textwrap.shorten(name, NAME_WIDTH, placeholder="…") if " " in name \
+        else name[:NAME_WIDTH - 1] + "…"
 
 
 def _styled(axes: Axes, grid: str = "both") -> Axes:

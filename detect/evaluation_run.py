@@ -1,0 +1,302 @@
+"""One evaluation from the files to the report: what ``tools/evaluate.py`` does."""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from musicon.datasets.command import SummaryTable
+from musicon.datasets.records import SPLITS, Manifest, UserError, write_atomic
+from musicon.detect import plots
+from musicon.detect.calibration import CropMetrics, crop_metrics
+from musicon.detect.config import FusionConfig
+from musicon.detect.evaluation import DetectionMetrics, EvaluationError, evaluate
+from musicon.detect.examples import galleries
+from musicon.detect.prediction import Predictions, read_predictions, run_model
+from musicon.detect.report import Report, figure, write_report
+
+BOOTSTRAP_ROUNDS = 1000
+FITTED = "fitted"
+"""Threshold that is fitted to the data, which only validation data may be used for."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to evaluate and how; see ``tools/evaluate.py``.
+
+    Attributes:
+        data: Manifest file or folder.
+        out: Folder of the results.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        model: Run or model folder; None where ``predictions`` are given.
+        predictions: Ready detections.
+        threshold: A score, ``FITTED``, or None for the model's own.
+        device: As in ``ArtworkDetector.load``.
+        batch_size: Images at once.
+        workers: Threads that decode.
+        pictures: Pictures in each gallery of the report.
+        quiet: No progress bar.
+    """
+
+    data: Path
+    out: Path
+    split: str = "test"
+    model: Path | None = None
+    predictions: Path | None = None
+    threshold: float | str | None = None
+    device: str = "auto"
+    batch_size: int = 8
+    workers: int = 2
+    pictures: int = 9
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found and left.
+
+    Attributes:
+        metrics: Figures of the boxes.
+        crops: Figures of the classifier alone; None where no model ran.
+        rejected: Images that could not be read.
+        out: Folder with metrics.json, report.html, plots and rejects.jsonl.
+    """
+
+    metrics: DetectionMetrics
+    crops: CropMetrics | None
+    rejected: int
+    out: Path
+
+
+def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
+    """Predict or read predictions, score, write metrics.json, plots and report.html.
+
+    Raises:
+        UserError: Data, model, predictions or threshold that cannot be used.
+    """
+    whole = Manifest.read(options.data)
+    data = select_split(whole, options.split, options.data)
+    predictions, threshold, origin = _predict(options, data, whole)
+    metrics = evaluate(data, predictions.found, model_categories=predictions.categories,
+                       threshold=threshold, bootstrap=BOOTSTRAP_ROUNDS)
+    crops = None
+    if predictions.crop_probabilities is not None:
+        crops = crop_metrics(predictions.crop_probabilities, predictions.crop_labels)
+    facts = _facts(options, data)
+    options.out.mkdir(parents=True, exist_ok=True)
+    pictures = _plots(metrics, crops)
+    for name, png in pictures.items():
+        write_atomic(options.out / f"{name}.png", png)
+    document = {"facts": facts, **metrics.to_json(),
+                "crops": None if crops is None else crops.to_json(),
+                "crops_left_out": predictions.crops_left_out,
+                "unreadable": len(predictions.rejects), "predicted_not_in_data":
+                predictions.not_in_data}
+    write_atomic(options.out / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1))
+    if options.model is not None:
+        predictions.to_manifest(data, options.out).write(options.out / "predictions.json")
+    report = Report(metrics, facts, crops,
+                    galleries(data, metrics, limit=options.pictures, rejects=predictions.rejects),
+                    {name.replace("_", " "): png for name, png in pictures.items()},
+                    _notes(metrics, predictions), origin)
+    write_report(options.out / "report.html", report)
+    predictions.rejects.write(options.out / "rejects.jsonl")
+    return EvaluationResult(metrics, crops, len(predictions.rejects), options.out)
+
+
+def select_split(data: Manifest, split: str, source: Path) -> Manifest:
+    """The images of one split, or all.
+
+    Raises:
+        EvaluationError: There is none, or none whose boxes are known.
+    """
+    chosen = data if split == "all" else data.select(split=split)
+    if chosen.images:
+        return chosen
+    counts = {name: len(data.select(split=name)) for name in SPLITS}
+    there = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    advice = f"there are {there}: give one with --split" if there else \
+        "none of its images has a split: give --split all"
+    if not data.images:
+        advice = "it lists no image at all"
+    raise EvaluationError(f"{source}: no image of split {split!r}; {advice}")
+
+
+def _predict(options: EvaluationOptions, data: Manifest, whole: Manifest,
+             ) -> tuple[Predictions, float | None, str]:
+    """The predictions, the threshold (None: fit it), and where it comes from."""
+    if options.threshold == FITTED and options.split != "val":
+        raise EvaluationError(f"a threshold may be fitted to validation images only, not to split "
+                              f"{options.split!r}: give --split val, or a number")
+    own: float | None = None
+    if options.predictions is not None:
+        predictions = read_predictions(options.predictions, whole).only(data)
+        own = predictions.lowest
+    elif options.model is not None:
+        from musicon.detect.pipeline import ArtworkDetector
+
+        detector = ArtworkDetector.load(options.model, options.device)
+        own = detector.threshold
+        predictions = run_model(detector, data, batch_size=options.batch_size,
+                                workers=options.workers, quiet=options.quiet)
+    else:
+        raise EvaluationError("nothing to evaluate: give --model or --predictions")
+    if options.threshold == FITTED:
+        return predictions, None, "fitted to these very pictures"
+    if options.threshold is not None:
+        return predictions, float(options.threshold), "given"
+    if own is not None:
+        return predictions, own, "the model's own"
+    return predictions, FusionConfig().threshold, "the default: the predictions name none"
+
+
+def _facts(options: EvaluationOptions, data: Manifest) -> dict[str, str]:
+    source = str(options.model) if options.predictions is None else str(options.predictions)
+    return {"model" if options.predictions is None else "predictions": source,
+            "data": str(options.data), "split": options.split, "pictures": f"{len(data):,}",
+            "date": date.today().isoformat()}
+
+
+def _notes(metrics: DetectionMetrics, predictions: Predictions) -> list[str]:
+    notes = []
+    if metrics.threshold_chosen_here:
+        notes.append("The threshold was fitted to these very pictures: the figures that depend "
+                     "on it are a little too good. Judge the model on pictures of another split.")
+    if predictions.lowest:
+        notes.append(f"The predictions were cut at a score of {predictions.lowest:.2f}: average "
+                     "precision lacks the unlikelier boxes and comes out too low.")
+    if predictions.rejects:
+        notes.append(f"{len(predictions.rejects):,} pictures could not be read and count as "
+                     "pictures in which nothing was found; rejects.jsonl lists them.")
+    if predictions.not_in_data:
+        notes.append(f"{predictions.not_in_data:,} of the predicted pictures are not in these "
+                     "data and were not scored.")
+    if metrics.coverage.boxes < 30:
+        notes.append(f"Only {metrics.coverage.boxes:,} instruments were to be found: take every "
+                     "figure as a rough guess.")
+    return notes
+
+
+def _plots(metrics: DetectionMetrics, crops: CropMetrics | None) -> dict[str, bytes]:
+    figures = {
+        "precision_recall": plots.plot_precision_recall(metrics),
+        "class_ap": plots.plot_class_ap(metrics),
+        "confusion": plots.plot_confusion(metrics),
+        "reliability": plots.plot_reliability(metrics.calibration,
+                                              "Is a score of 80% right in 80 of 100?"),
+    }
+    if crops is not None and crops.count:
+        figures["crop_reliability"] = plots.plot_reliability(
+            crops.calibration, "The classifier alone, on true boxes")
+    return {name: plots.to_png(drawn) for name, drawn in figures.items()}
+
+
+def bar_values(metrics: DetectionMetrics, crops: CropMetrics | None) -> dict[str, float | None]:
+    """The figures that ``--require`` can be given a bar for, by name."""
+    coco = {key.lower(): None if value < 0 else value for key, value in metrics.coco.items()}
+    return coco | {
+        "agnostic_ap": metrics.agnostic_ap, "agnostic_ap50": metrics.agnostic_ap50,
+        "agnostic_ap10": metrics.agnostic_ap10, "macro_f1": metrics.macro_f1,
+        "precision": metrics.found.precision, "recall": metrics.found.recall,
+        "f1": metrics.found.f1, "naming_accuracy": metrics.naming_accuracy,
+        "false_alarms": metrics.false_alarms_per_negative,
+        "ece": metrics.calibration.error,
+        "crop_top1": None if crops is None else crops.top1,
+        "crop_top3": None if crops is None else crops.top3,
+        "crop_named": None if crops is None else crops.named,
+        "crop_ece": None if crops is None else crops.calibration.error,
+    }
+
+
+BAR_NAMES = (
+    "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small",
+    "ar_medium", "ar_large", "agnostic_ap", "agnostic_ap50", "agnostic_ap10", "macro_f1",
+    "precision", "recall", "f1", "naming_accuracy", "false_alarms", "ece", "crop_top1",
+    "crop_top3", "crop_named", "crop_ece",
+)
+LOWER_IS_BETTER = frozenset({"false_alarms", "ece", "crop_ece"})
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure that must be reached: at least ``limit``, or at most where lower is better."""
+
+    name: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Bar:
+        """``ap50=0.3`` -> a bar.
+
+        Raises:
+            UserError: Not NAME=NUMBER, or no such figure.
+        """
+        name, sign, number = text.partition("=")
+        try:
+            limit = float(number)
+        except ValueError:
+            limit = float("nan")
+        if not sign or limit != limit:
+            raise UserError(f"--require {text}: write NAME=NUMBER, such as ap50=0.3")
+        if name not in BAR_NAMES:
+            raise UserError(f"--require {text}: no figure {name!r}; there are "
+                            + ", ".join(BAR_NAMES))
+        return cls(name, limit)
+
+    def missed_by(self, values: Mapping[str, float | None]) -> str | None:
+        """How the bar was missed, in words; None where it was reached."""
+        lower = self.name in LOWER_IS_BETTER
+        within: Callable[[float, float], bool] = operator.le if lower else operator.ge
+        value = values[self.name]
+        if value is not None and within(value, self.limit):
+            return None
+        asked = f"at {'most' if lower else 'least'} {self.limit:g} was asked for"
+        if value is None:
+            return f"{self.name} could not be measured; {asked}"
+        return f"{self.name} is {value:.4f}; {asked}"
+
+
+def summary(result: EvaluationResult) -> str:
+    """A compact table for the terminal."""
+    metrics, crops = result.metrics, result.crops
+    table = SummaryTable("figure", "by name", "any instrument")
+    rows: Sequence[tuple[str, Any, Any]] = (
+        ("AP", metrics.coco["AP"], metrics.agnostic_coco["AP"]),
+        ("AP50", metrics.coco["AP50"], metrics.agnostic_coco["AP50"]),
+        ("AP75", metrics.coco["AP75"], metrics.agnostic_coco["AP75"]),
+        ("AP10", None, metrics.agnostic_ap10),
+        ("AR100", metrics.coco["AR100"], metrics.agnostic_coco["AR100"]),
+        (f"precision at {metrics.threshold:.2f}", metrics.named.precision,
+         metrics.found.precision),
+        (f"recall at {metrics.threshold:.2f}", metrics.named.recall, metrics.found.recall),
+        ("macro-F1", metrics.macro_f1, None),
+        ("false alarms per empty image", None, metrics.false_alarms_per_negative),
+        ("calibration error", None if crops is None else crops.calibration.error,
+         metrics.calibration.error),
+        ("crops named: top-1", None if crops is None else crops.top1, None),
+        ("crops named: top-3", None if crops is None else crops.top3, None),
+    )
+    for name, named, agnostic in rows:
+        if named is not None or agnostic is not None:
+            table.add(name, _shown(named), _shown(agnostic))
+    coverage = metrics.coverage
+    lines = [str(table), f"{coverage.images:,} images ({coverage.negatives:,} without instrument), "
+             f"{coverage.boxes:,} boxes"]
+    if metrics.agnostic_ap50_interval:
+        low, high = metrics.agnostic_ap50_interval
+        lines.append(f"AP50 of any instrument: 95% interval {low:.3f} to {high:.3f}")
+    for name in ("unboxed", "without_prediction", "not_in_data"):
+        if getattr(coverage, name):
+            lines.append(f"{getattr(coverage, name):,} images {name.replace('_', ' ')}")
+    if result.rejected:
+        lines.append(f"{result.rejected:,} images could not be read: {result.out}/rejects.jsonl")
+    return "\n".join([*lines, f"report: {result.out / 'report.html'}"])
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else "–" if value < 0 else figure(value)

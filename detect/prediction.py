@@ -1,0 +1,277 @@
+"""Predictions to be scored: from the model, or from a file that was written before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musicon.datasets.boxes import as_boxes, xywh_to_xyxy
+from musicon.datasets.command import progress
+from musicon.datasets.images import ImageError, decode_reduced
+from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects
+from musicon.detect.alignment import align
+from musicon.detect.detections import Detections
+from musicon.detect.evaluation import EvaluationError, is_boxed
+from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, rescale
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was found in the images of a manifest.
+
+    Attributes:
+        found: Image id of the manifest -> detections.
+        categories: What their labels refer to; None where they are the manifest's own.
+        crop_probabilities: (N, C + 1) of the classifier on the true boxes; column 0 is the
+            negative class; None where no model ran.
+        crop_labels: (N,) columns of the true classes.
+        crops_left_out: True boxes of classes that the model does not know.
+        rejects: Images that could not be read, with the reason.
+        not_in_data: Predicted images that the manifest does not list.
+        lowest: Least score that the predictions were cut at, where it is known.
+    """
+
+    found: Mapping[int, Detections]
+    categories: tuple[Category, ...] | None
+    crop_probabilities: NDArray[np.float32] | None = None
+    crop_labels: NDArray[np.int64] | None = None
+    crops_left_out: int = 0
+    rejects: Rejects = field(default_factory=Rejects)
+    not_in_data: int = 0
+    lowest: float | None = None
+
+    def only(self, data: Manifest) -> Predictions:
+        """Without the images that are not in ``data``, such as those of another split."""
+        ids = {record.id for record in data.images}
+        return replace(self, found={i: d for i, d in self.found.items() if i in ids})
+
+    def to_manifest(self, data: Manifest, folder: Path) -> Manifest:
+        """The detections as a manifest that lies in ``folder``; scores are kept."""
+        records = []
+        for record in data.images:
+            if record.id not in self.found:
+                continue
+            name = os.path.relpath(data.path(record), folder).replace(os.sep, "/")
+            records.append(ImageRecord(record.id, name, record.width, record.height, labels=None,
+                                       boxes=tuple(_boxes(self.found[record.id]))))
+        return Manifest(folder, self.categories or data.categories, tuple(records),
+                        {"description": "Detections, unlikely ones included, for evaluation"})
+
+
+def _boxes(found: Detections) -> Iterator[Box]:
+    for box, score, label, detector, classifier in zip(
+            found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(),
+            found.detector_scores.tolist(), found.classifier_scores.tolist(), strict=True):
+        yield Box((box[0], box[1], box[2], box[3]), label, origin="pseudo", score=score,
+                  extra={"detector_score": round(detector, 6),
+                         "classifier_score": round(classifier, 6)})
+
+
+def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
+              workers: int = 2, quiet: bool = False) -> Predictions:
+    """Search every image that can be scored, and have the classifier name its true boxes.
+
+    Boxes of all scores are kept: average precision needs the unlikely ones too.
+    """
+    columns, common = _crop_columns(detector.categories, data)
+    records = [record for record in data.images if is_boxed(record)]
+    rejects, found = Rejects(), {}
+    rows: list[NDArray[np.float32]] = []
+    labels: list[int] = []
+    left_out = 0
+    decoded = progress(_decoded(data, records, batch_size + workers, workers),
+                       total=len(records), desc="evaluating", quiet=quiet)
+    while batch := list(islice(decoded, batch_size)):
+        readable = []
+        for record, image, reason in batch:
+            if image is None:
+                rejects.add(data.path(record), reason)
+            else:
+                readable.append((record, image))
+        results = detector.predict([image for _, image in readable], threshold=0.0)
+        for (record, image), result in zip(readable, results, strict=True):
+            found[record.id] = rescale(result, (record.width, record.height))
+            boxes = [box for box in record.boxes if not box.iscrowd]
+            known = [box for box in boxes if box.label in common]
+            left_out += len(boxes) - len(known)
+            if known:
+                scale = image.shape[1] / record.width, image.shape[0] / record.height
+                crops = as_boxes([box.xyxy for box in known]) * np.tile(scale, 2)
+                rows.append(_merged(detector.classify(image, crops), columns))
+                labels += [common[box.label] for box in known]
+    width = 1 + max(columns, default=0)
+    return Predictions(found, detector.categories,
+                       np.concatenate([np.zeros((0, width), np.float32), *rows]),
+                       np.array(labels, np.int64), left_out, rejects)
+
+
+def _crop_columns(model: Sequence[Category], data: Manifest) -> tuple[list[int], dict[int, int]]:
+    """Where the classifier's columns go, and the column of each class of the data.
+
+    Two classes of the model that mean the same to the data are one column.
+    """
+    alignment = align(model, data.categories)
+    order = {common: i for i, common in enumerate(dict.fromkeys(
+        alignment.to_common[category.id] for category in model), start=1)}
+    columns = [0, *(order[alignment.to_common[category.id]] for category in model)]
+    return columns, {common: order[common] for common in alignment.shared}
+
+
+def _merged(probabilities: NDArray[np.float32], columns: Sequence[int]) -> NDArray[np.float32]:
+    out = np.zeros((len(probabilities), 1 + max(columns)), np.float32)
+    np.add.at(out.T, np.asarray(columns), probabilities.T)
+    return out
+
+
+def _decoded(data: Manifest, records: Sequence[ImageRecord], ahead: int, workers: int,
+             ) -> Iterator[tuple[ImageRecord, NDArray[np.uint8] | None, str]]:
+    """The images in order, decoded in threads, or None and the reason why not."""
+
+    def decode(record: ImageRecord) -> tuple[ImageRecord, NDArray[np.uint8] | None, str]:
+        try:
+            image, image_wh = decode_reduced(data.path(record), WORKING_SIDE)
+        except ImageError as error:
+            return record, None, error.reason
+        if image_wh != (record.width, record.height):
+            return record, None, (f"it is {image_wh[0]}x{image_wh[1]} pixels, but the manifest "
+                                  f"says {record.width}x{record.height}")
+        return record, image, ""
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
+        waiting: deque[Future[tuple[ImageRecord, NDArray[np.uint8] | None, str]]] = deque()
+        try:
+            for record in records:
+                waiting.append(pool.submit(decode, record))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def read_predictions(file: str | Path, data: Manifest) -> Predictions:
+    """Read ``detections.json`` of ``tools/infer.py``, or a COCO results list.
+
+    Images are paired by file; those of a results list, which has no file names, by id.
+
+    Raises:
+        EvaluationError: Not such a file, or its images are not the data's.
+        ManifestError: A broken ``detections.json``.
+    """
+    path = Path(file)
+    if path.is_dir():
+        path = path / "detections.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise EvaluationError(f"{path}: no such file; make one with python tools/infer.py --images "
+                              f"{data.root} --out {path.parent}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EvaluationError(f"{path}: not a JSON file ({error})") from None
+    if isinstance(document, list):
+        return _results_list(document, data, path)
+    return _detections_file(Manifest.from_coco(document, path.parent, str(path)), data, path)
+
+
+def _detections_file(predicted: Manifest, data: Manifest, path: Path) -> Predictions:
+    found: dict[int, Detections] = {}
+    pairs = _Pairing(data)
+    strangers = []
+    for record in predicted.images:
+        truth = pairs.find(predicted.path(record), record.file_name)
+        if truth is None:
+            strangers.append(record.file_name)
+            continue
+        if (record.width, record.height) != (truth.width, truth.height):
+            raise EvaluationError(
+                f"{path}: {record.file_name} was searched at {record.width}x{record.height} "
+                f"pixels, but the data's is {truth.width}x{truth.height}; search the data's files")
+        found[truth.id] = _detections(record, path)
+    if not found and strangers:
+        raise EvaluationError(f"{path}: none of its {len(strangers)} images (such as "
+                              f"{strangers[0]}) is in the data; give the predictions made on it")
+    lowest = predicted.info.get("threshold")
+    return Predictions(found, predicted.categories, not_in_data=len(strangers),
+                       lowest=float(lowest) if isinstance(lowest, (int, float)) else None)
+
+
+def _detections(record: ImageRecord, path: Path) -> Detections:
+    if any(box.score is None for box in record.boxes):
+        raise EvaluationError(f"{path}: {record.file_name} has boxes without a score: these are "
+                              "not predictions; give the detections.json of tools/infer.py")
+    scores = [box.score or 0.0 for box in record.boxes]
+    return _sorted(
+        [box.xyxy for box in record.boxes], scores, [box.label for box in record.boxes],
+        [float(box.extra.get("detector_score", s))
+         for box, s in zip(record.boxes, scores, strict=True)],
+        [float(box.extra.get("classifier_score", s))
+         for box, s in zip(record.boxes, scores, strict=True)],
+        (record.width, record.height))
+
+
+def _sorted(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[int],
+            detector: Sequence[float], classifier: Sequence[float],
+            image_wh: tuple[int, int]) -> Detections:
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    return Detections(as_boxes(boxes), np.asarray(scores, np.float32),
+                      np.asarray(labels, np.int64), np.asarray(detector, np.float32),
+                      np.asarray(classifier, np.float32), image_wh).select(order)
+
+
+class _Pairing:
+    """Finds an image of the data by its file, wherever the two lists lie."""
+
+    def __init__(self, data: Manifest) -> None:
+        self._by_path = {os.path.realpath(data.path(r)): r for r in data.images}
+        self._by_name: dict[str, list[ImageRecord]] = {}
+        for record in data.images:
+            self._by_name.setdefault(PurePosixPath(record.file_name).name, []).append(record)
+
+    def find(self, path: Path, file_name: str) -> ImageRecord | None:
+        """The same file; else the one whose whole name ends the path, if there is just one."""
+        exact = self._by_path.get(os.path.realpath(path))
+        if exact is not None:
+            return exact
+        same = [r for r in self._by_name.get(PurePosixPath(file_name).name, ())
+                if f"/{file_name}".endswith(f"/{r.file_name}")]
+        return same[0] if len(same) == 1 else None
+
+
+def _results_list(rows: Sequence[Any], data: Manifest, path: Path) -> Predictions:
+    """COCO results: ``[{"image_id", "category_id", "bbox", "score"}, ...]``, ids of the data."""
+    records = {record.id: record for record in data.images}
+    by_image: dict[int, list[tuple[tuple[float, ...], float, int]]] = {}
+    strangers = set()
+    for row in rows:
+        try:
+            image_id, label = int(row["image_id"]), int(row["category_id"])
+            box, score = xywh_to_xyxy(row["bbox"]), float(row["score"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvaluationError(f"{path}: {str(row)[:120]} is no COCO result ({error!r}); it "
+                                  "needs image_id, category_id, bbox and score") from None
+        if image_id in records:
+            by_image.setdefault(image_id, []).append((box, score, label))
+        else:
+            strangers.add(image_id)
+    if strangers and not by_image:
+        raise EvaluationError(f"{path}: none of its image ids is in the data")
+    found = {}
+    for image_id, record in records.items():
+        boxes = by_image.get(image_id, [])
+        scores = [score for _, score, _ in boxes]
+        found[image_id] = _sorted([box for box, _, _ in boxes], scores,
+                                  [label for _, _, label in boxes], scores, scores,
+                                  (record.width, record.height))
+    return Predictions(found, None, not_in_data=len(strangers))

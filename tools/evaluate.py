@@ -1,0 +1,81 @@
+"""Score a model, or ready predictions, against boxed pictures: figures, plots, one web page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from musicon.datasets import command
+
+
+def main(options: argparse.Namespace) -> int:
+    """Evaluate, write, sum up; 1 when images could not be read or a bar was missed."""
+    from musicon.detect import evaluation_run as run
+
+    bars = [run.Bar.parse(text) for text in options.require]
+    model = options.model
+    if model is None and options.predictions is None:
+        from musicon.detect.checkpoints import find_newest
+
+        model = find_newest()
+    result = run.run_evaluation(run.EvaluationOptions(
+        data=options.data, out=options.out, split=options.split, model=model,
+        predictions=options.predictions, threshold=options.threshold, device=options.device,
+        batch_size=options.batch_size, workers=options.workers, pictures=options.pictures,
+        quiet=options.quiet))
+    if not options.quiet:
+        print(run.summary(result))
+    values = run.bar_values(result.metrics, result.crops)
+    missed = [reason for bar in bars if (reason := bar.missed_by(values))]
+    for reason in missed:
+        print(f"bar missed: {reason}", file=sys.stderr)
+    return command.DONE_WITH_REJECTS if missed or result.rejected else command.DONE
+
+
+def threshold(text: str) -> float | str:
+    """A number from 0 to 1, or "fitted"."""
+    if text == "fitted":
+        return text
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = argparse.ArgumentParser(description=__doc__)
+    add = made.add_argument
+    add("--data", type=Path, required=True, metavar="MANIFEST", help="boxed pictures")
+    source = made.add_mutually_exclusive_group()
+    source.add_argument("--model", type=Path,
+                        help="model or run folder (default: the newest trained in runs/)")
+    source.add_argument("--predictions", type=Path, metavar="FILE",
+                        help="detections.json of infer.py, or a COCO results list")
+    add("--split", choices=("train", "val", "test", "all"), default="test", help="default: test")
+    add("--out", type=Path, default=Path("results/evaluation"), help="default: %(default)s")
+    add("--threshold", type=threshold, metavar="SCORE",
+        help='lowest score shown (default: the model\'s own); "fitted" with --split val only')
+    add("--require", action="append", default=[], metavar="NAME=NUMBER",
+        help="exit with 1 if a figure is worse, such as agnostic_ap50=0.3; may be repeated")
+    add("--pictures", type=count, default=9, help="pictures of each kind (default: 9)")
+    add("--batch-size", type=count, default=8, help="images at once (default: 8)")
+    add("--workers", type=count, default=min(8, os.cpu_count() or 2),
+        help="threads that decode (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add("--quiet", action="store_true", help="no progress bar, no table")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main, parser()))
