@@ -15,8 +15,11 @@ from typing import NamedTuple
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-HAND, ENGLISH, FOREIGN, BARE = 0, 1, 2, 3
-"""Ranks, best first: hand-made, English, other languages, a homonym without its qualifier."""
+HAND, ENGLISH, BARE, FOREIGN = 0, 1, 2, 3
+"""Ranks, best first: hand-made, English, a homonym without its qualifier, other languages."""
+
+TYPO = "typo"
+"""Language of listed misspellings: found as they stand, but nothing is a misspelling of one."""
 
 _FOLDED = str.maketrans({"ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D", "ð": "d",
                          "þ": "th", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ß": "ss",
@@ -27,7 +30,7 @@ _SUFFIX = re.compile(r"\.(jpe?g|png|gif|bmp|tiff?|webp|svg|txt|xml|json)$", re.I
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[\W_]+")
 _NUMBERING = re.compile(r"^(?:(?:gt|cat|class|id|no|n?\d+)\s+)+(?=\D)"
-                        r"|(?:\s+\d+|(?<=[^\W\d_])\d+)+$")
+                        r"|(?<=[^\W\d_])\d+\b|(?:\s+\d+)+$")
 _ENDINGS = {
     "en": (("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")),
     "de": (("en", ""), ("n", ""), ("e", ""), ("s", "")),
@@ -135,7 +138,7 @@ class NameIndex:
                 compact["".join(words)].add(key)
                 reordered[" ".join(sorted(words))].add(key)
                 self.longest = max(self.longest, len(words))
-            if key.isascii() and len(key) >= 4 and min(hit.rank for hit in hits) < BARE:
+            if key.isascii() and len(key) >= 4 and any(hit.language != TYPO for hit in hits):
                 buckets[key[0], len(key)].append(key)
                 tails[key[1:]].append(key)
         self._compact, self._reordered = dict(compact), dict(reordered)
@@ -173,7 +176,7 @@ class NameIndex:
         for stem, tongue in singulars(key):
             if language in (None, tongue):
                 found += [hit._replace(how="plural") for hit in self._exact.get(stem, ())
-                          if hit.language == tongue and hit.rank < BARE]
+                          if hit.language == tongue and hit.rank != BARE]
         best = min((hit.rank for hit in found), default=None)
         return [hit for hit in found if hit.rank == best]
 

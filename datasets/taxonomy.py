@@ -14,18 +14,19 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from musicon.datasets import naming
+from musicon.datasets.hornbostel_sachs import HsClass, chain, read_classes
 from musicon.datasets.naming import Hit, NameIndex, normalise
 from musicon.datasets.records import Category, UserError
 from musicon.datasets.taxonomy_table import LANGUAGES, SEPARATOR, TABLES, read_families, read_tsv
 
 Kinship = Literal["same", "family", "kin", "supercategory"]
 
-_QUALIFIED = re.compile(r"^(.*\S)\s*[(\[](.*)[)\]]\s*$")
+_QUALIFIED = re.compile(r"^(.*\S)\s*[(\[（](.*)[)\]）]\s*$")
 _MUSICAL = frozenset(
     "instrument|musical instrument|music|musical|musikinstrument|instrument de musique|"
     "strumento musicale|instrumento musical|muziekinstrument|s|es".split("|")
 )
-_BOTH = re.compile(r"\s+(?:or|oder|ou)\s+|\s*[/|]\s*|_or_", re.I)
+_BOTH = re.compile(r"\s+(?:or|oder|ou)\s+|\s*[/|;]\s*|_or_", re.I)
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,6 @@ class Instrument:
     kin: str = "unclassified"
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     also: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class HsClass:
-    """One class of Hornbostel-Sachs; ``broader`` is the number above it, ``narrower`` below."""
-
-    number: str
-    label: str
-    description: str
-    broader: str | None
-    narrower: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +102,7 @@ class Taxonomy:
         self.instruments = tuple(
             i for i, kind in zip(self._all, self._kinds, strict=True) if kind == "instrument")
         self._by_name = {i.name: i for i in self.instruments}
-        self._by_mimo = {n: i for i in self.instruments for n in (i.mimo, *i.also) if n}
+        self._by_mimo = {n: i for i in self._all for n in (i.mimo, *i.also) if n}
         self._words = {normalise(row["word"]): row.get("suggestion") or "" for row in words}
         self._index = self._build(synonyms)
         self._found: dict[tuple[str, str | None], Match] = {}
@@ -141,7 +131,7 @@ class Taxonomy:
         return name in self._by_name
 
     def by_mimo(self, keyword: str | int) -> Instrument | None:
-        """The instrument of a MIMO keyword number; the number of the plural entry will do."""
+        """The entry of a MIMO keyword number, also of a plural, of a group or of a part."""
         return self._by_mimo.get(str(keyword))
 
     def find(self, name: str, language: str | None = None) -> Match:
@@ -161,6 +151,10 @@ class Taxonomy:
 
     def find_within(self, text: str) -> tuple[Match, ...]:
         """The instruments named inside a longer text (a caption, a query, a file name)."""
+        whole = self.find(text)
+        return (whole,) if whole.certain else self._parts(text)
+
+    def _parts(self, text: str) -> tuple[Match, ...]:
         found = []
         for part, hits in self._index.within(normalise(text)):
             if part not in self._words and (match := self._decide(part, hits)).certain:
@@ -169,30 +163,12 @@ class Taxonomy:
 
     def ancestors(self, instrument: Instrument) -> tuple[HsClass, ...]:
         """The classes it stands in, broadest first, its own last; empty where none is known."""
-        chain = []
-        number = instrument.hornbostel_sachs
-        while number:
-            if number in self.hs_tree:
-                chain.append(self.hs_tree[number])
-            number = _broader_number(number)
-        return tuple(reversed(chain))
+        return chain(instrument.hornbostel_sachs, self.hs_tree)
 
     @cached_property
     def hs_tree(self) -> Mapping[str, HsClass]:
         """Hornbostel-Sachs: number -> class."""
-        rows = {row["number"]: row for row in read_tsv(TABLES / "hornbostel_sachs.tsv")}
-        broader: dict[str, str | None] = {}
-        for number in rows:
-            above = _broader_number(number)
-            while above is not None and above not in rows:
-                above = _broader_number(above)
-            broader[number] = above
-        narrower: dict[str, list[str]] = {number: [] for number in rows}
-        for number, above in broader.items():
-            if above is not None:
-                narrower[above].append(number)
-        return {number: HsClass(number, row["label"], row["description"], broader[number],
-                                tuple(narrower[number])) for number, row in rows.items()}
+        return read_classes()
 
     def in_class(self, number: str) -> tuple[Instrument, ...]:
         """The instruments of a Hornbostel-Sachs class and of all narrower ones."""
@@ -276,13 +252,15 @@ class Taxonomy:
                     index.add(name, position, "synonym" if english else f"language:{language}",
                               naming.ENGLISH if english else naming.FOREIGN, language)
         for row in synonyms:
-            how = {"en": "synonym", "typo": "spelling"}.get(row["language"],
+            how = {"en": "synonym", naming.TYPO: "spelling"}.get(row["language"],
                                                            f"language:{row['language']}")
             for name in row["instrument"].split(SEPARATOR):
                 if name not in number:
                     raise UserError(f"synonyms.tsv: {row['name']!r} means {name!r}, "
                                     "which instruments.tsv does not have")
-                index.add(row["name"], number[name], how, naming.HAND, row["language"])
+                same = normalise(row["name"]) == normalise(name)
+                index.add(row["name"], number[name], "exact" if same else how, naming.HAND,
+                          row["language"])
         index.seal()
         return index
 
@@ -323,7 +301,7 @@ class Taxonomy:
         if len(targets) > 1:
             heads = [t for t in targets if self._all[t].also]
             families = {self._all[t].kin for t in targets}
-            if len(heads) != 1 or len(families) > 1:
+            if len(heads) != 1 or len(families) > 1 or hits[0].rank == naming.HAND:
                 return Match(query, "ambiguous", None,
                              tuple(self._all[t].name for t in (heads or targets)))
             targets = heads
@@ -339,18 +317,24 @@ class Taxonomy:
         return Match(query, hit.how, instrument)
 
     def _several(self, name: str) -> Match | None:
-        """``clarinet_oboe``, ``lute or guitar``: two certain names are a question."""
+        """``clarinet_oboe``, ``lute or guitar``: two instruments are a question.
+
+        Names of one instrument, written side by side (``Drum / Trom``), are that instrument.
+        """
         parts = [part for part in _BOTH.split(name) if part.strip()]
         if len(parts) == 1:
             parts = normalise(name).split()
+            if not all(self._index.exact(part) for part in parts):
+                return None
         if not 2 <= len(parts) <= 3:
             return None
-        hits = [self._index.exact(normalise(part)) for part in parts]
-        if not all(hits) or any(normalise(part) in self._words for part in parts):
+        matches = [self.find(part) for part in parts]
+        found = list(dict.fromkeys(m.instrument for m in matches if m.instrument))
+        if len(found) == 1 and all(m.certain for m in matches):
+            return Match(name, matches[0].how, found[0])
+        if len(found) < 2:
             return None
-        names = [self._all[hit[0].target].name for hit in hits
-                 if self._kinds[hit[0].target] == "instrument"]
-        return Match(name, "ambiguous", None, tuple(dict.fromkeys(names)))
+        return Match(name, "ambiguous", None, tuple(instrument.name for instrument in found))
 
     def _misspelt(self, name: str, key: str) -> Match:
         """The nearest name where it is near enough and alone; else a suggestion or nothing."""
@@ -361,7 +345,7 @@ class Taxonomy:
         best = [n for n in near if n.edits == near[0].edits]
         names = tuple(dict.fromkeys(self._all[n.target].name for n in best))
         if not best:
-            inside = self.find_within(name)
+            inside = self._parts(name)
             known = tuple(dict.fromkeys(m.instrument.name for m in inside if m.instrument))
             return Match(name, "contains" if known else "unknown", None, known)
         target = self._all[best[0].target]
@@ -387,12 +371,3 @@ def _instrument(row: Mapping[str, str], kin: Mapping[str, str]) -> Instrument:
                       row["hornbostel_sachs"] or None, row["family"] or "unclassified",
                       kin.get(row["family"], "unclassified"), names,
                       tuple(row["also"].split()))
-
-
-def _broader_number(number: str) -> str | None:
-    """The next number up: a suffix goes first, then a digit at a time."""
-    if "+" in number:
-        return number.split("+")[0]
-    if "-" in number:
-        return number.rpartition("-")[0]
-    return number[:-1].rstrip(".") or None

@@ -281,9 +281,19 @@ def _own(correction: Mapping[str, str], families: Sequence[Family]) -> Row:
 
 
 def _unique(rows: Sequence[Row]) -> list[Row]:
-    """Two different instruments of one name get their keyword as a qualifier."""
+    """Tell homonyms apart.
+
+    Two instruments of one name get their keyword as a qualifier; an old label that has become
+    the name of another row is dropped.
+    """
     count: dict[str, int] = defaultdict(int)
     for row in rows:
-        count[row.name] += 1
-    return [replace(row, name=f"{row.name} ({row.mimo})") if count[row.name] > 1 else row
-            for row in rows]
+        count[row.name.casefold()] += 1
+    unique = []
+    for row in rows:
+        labels = tuple(n for n in row.names.get("en", ()) if not count[n.casefold()])
+        names = {**row.names, "en": labels} if labels else {
+            language: n for language, n in row.names.items() if language != "en"}
+        name = f"{row.name} ({row.mimo})" if count[row.name.casefold()] > 1 else row.name
+        unique.append(replace(row, name=name, names=names))
+    return unique

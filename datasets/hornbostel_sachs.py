@@ -1,0 +1,53 @@
+"""The Hornbostel-Sachs classification, as the MIMO consortium revised it: a tree of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from musicon.datasets.taxonomy_table import TABLES, read_tsv
+
+
+@dataclass(frozen=True)
+class HsClass:
+    """One class; ``broader`` is the number of the class above it, ``narrower`` of those below."""
+
+    number: str
+    label: str
+    description: str
+    broader: str | None
+    narrower: tuple[str, ...] = ()
+
+
+def read_classes() -> dict[str, HsClass]:
+    """The shipped classes by number."""
+    rows = {row["number"]: row for row in read_tsv(TABLES / "hornbostel_sachs.tsv")}
+    broader = {number: next((n for n in _upwards(number) if n in rows), None) for number in rows}
+    narrower: dict[str, list[str]] = {number: [] for number in rows}
+    for number, above in broader.items():
+        if above is not None:
+            narrower[above].append(number)
+    return {number: HsClass(number, row["label"], row["description"], broader[number],
+                            tuple(narrower[number])) for number, row in rows.items()}
+
+
+def chain(number: str | None, tree: Mapping[str, HsClass]) -> tuple[HsClass, ...]:
+    """The classes that a number stands in, broadest first, its own last."""
+    if not number:
+        return ()
+    return tuple(tree[n] for n in reversed((number, *_upwards(number))) if n in tree)
+
+
+def _upwards(number: str) -> tuple[str, ...]:
+    """The numbers above, nearest first: an addition goes first, then a suffix, then a digit."""
+    above = []
+    while number:
+        if "+" in number:
+            number = number.rpartition("+")[0]
+        elif "-" in number:
+            number = number.rpartition("-")[0]
+        else:
+            number = number[:-1].rstrip(".")
+        if number:
+            above.append(number)
+    return tuple(above)
