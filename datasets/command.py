@@ -102,6 +102,11 @@ def progress(iterable: Iterable[T], total: int | None = None, desc: str = "",
     yield from tqdm(iterable, total=total, desc=desc, unit="", dynamic_ncols=True, leave=False)
 
 
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """``1 box``, ``2 boxes``, ``1,500 images``; the plural adds an s unless given."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
 class SummaryTable:
     """Plain text in aligned columns: text to the left, numbers to the right.
 

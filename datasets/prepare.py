@@ -323,15 +323,15 @@ def _placed(items: Sequence[Item], work: Path, out: Path, options: argparse.Name
         elif path.is_relative_to(images):
             name = f"images/{path.relative_to(images).as_posix()}"
         else:
-            name = f"images/{_free_name(record.file_name, taken)}"
+            name = f"images/{free_name(record.file_name, taken)}"
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(path, target, options.copy)
+            link_or_copy(path, target, options.copy)
         placed.append((path, replace(record, file_name=name)))
     return placed
 
 
-def _free_name(file_name: str, taken: set[str]) -> str:
+def free_name(file_name: str, taken: set[str]) -> str:
     """Where below ``images/`` the picture goes; two never meet, on any kind of disk."""
     parts = [part for part in PurePosixPath(file_name.replace("\\", "/")).parts
              if part not in ("/", "..", ".")]
@@ -346,7 +346,8 @@ def _free_name(file_name: str, taken: set[str]) -> str:
     return name
 
 
-def _link_or_copy(path: Path, target: Path, copy: bool) -> None:
+def link_or_copy(path: Path, target: Path, copy: bool) -> None:
+    """A hard link, which takes no room, or a copy where asked for or needed."""
     if not copy:
         try:
             os.link(os.path.realpath(path), target)

@@ -18,16 +18,19 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from musicon.datasets.records import Category, ImageRecord, Rejects, UserError
 
 PACKAGE = "musicon.datasets.sources"
-_NOT_SOURCES = frozenset({"base", "naming"})
+_NOT_SOURCES = frozenset({"base", "boxed", "class_names"})
+_SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test"}
 T = TypeVar("T")
 
 
@@ -100,6 +103,28 @@ def existing_folder(path: Path) -> Path:
     if not path.is_dir():
         raise SourceError(f"{path}: a file, but a folder was expected")
     return path.resolve()
+
+
+def split_of(file_name: str) -> str | None:
+    """The split that a folder on the way says (train, valid, testing, ...), or None."""
+    for part in PurePosixPath(file_name).parts[:-1]:
+        if part.lower() in _SPLIT_FOLDERS:
+            return _SPLIT_FOLDERS[part.lower()]
+    return None
+
+
+def believable_splits(records: Sequence[tuple[Path, ImageRecord]]
+                      ) -> tuple[list[tuple[Path, ImageRecord]], tuple[str, ...]]:
+    """The records as they are, or without splits where all have the same one, and a note.
+
+    A lone ``train`` folder is what is left of a data set, not a decision about a split.
+    """
+    found = {record.split for _, record in records}
+    if len(found) != 1 or found == {None}:
+        return list(records), ()
+    note = (f"every picture is marked {found.pop()}; taken as not split yet "
+            "(--as-split keeps a mark for all)")
+    return [(path, replace(record, split=None)) for path, record in records], (note,)
 
 
 Read = Callable[[argparse.Namespace, Rejects], SourceData]
