@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
@@ -35,7 +36,8 @@ def what_it_is(head: bytes) -> str:
     """A reason for a file that no decoder knows, from its first bytes."""
     for magic in TIFF_MAGIC:
         if head.startswith(magic):
-            return "a TIFF picture of a kind that cannot be read; save it as 8-bit RGB"
+            return ("a TIFF picture that is damaged or of a kind that cannot be read; save it anew as "
+                    "8-bit RGB")
     for magic, words in _LOOKS_LIKE:
         if head.startswith(magic):
             return words
@@ -43,7 +45,7 @@ def what_it_is(head: bytes) -> str:
         if head[8:12] in _HEIF_BRANDS:
             return "a HEIC picture; convert it to JPEG"
         if head[8:12] in (b"avif", b"avis"):
-            return "an AVIF picture that cannot be read here; convert it to JPEG or PNG"
+            return "an AVIF picture that is damaged or cannot be read here; convert it to JPEG"
         return "a film, not a picture"
     text = head[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html")) or b"<html" in text:
@@ -201,6 +203,8 @@ def open_unusual_tiff(stream: BinaryIO, max_pixels: int) -> Image.Image | None:
         import tifffile
     except ImportError:
         return None
+    # It logs every oddity of a broken file; the reject list says all that a person needs.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     stream.seek(0)
     try:
         with tifffile.TiffFile(stream) as file:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import argparse
 import errno
 import fnmatch
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from musicon.datasets import command
 from musicon.datasets.checking import Item, Journal, check
@@ -28,23 +26,25 @@ from musicon.datasets.records import (
     Manifest,
     ManifestError,
     Rejects,
-    UserError,
-    write_atomic,
 )
 from musicon.datasets.sources import base
 from musicon.datasets.splits import assign_splits, divided_groups, parse_fractions
+from musicon.datasets.workplace import (
+    JOURNAL,
+    MADE_BY,
+    REJECTS_NAME,
+    PrepareError,
+    earlier_manifest,
+    publish,
+    workplace,
+)
 
-MADE_BY = "musicon prepare_data"
-REJECTS_NAME = "rejects.jsonl"
-_JOURNAL, _OPTIONS, _LOCK = "journal.jsonl", "options.json", "lock"
+__all__ = ["MADE_BY", "REJECTS_NAME", "PrepareError", "Prepared", "add_arguments", "free_name",
+           "link_or_copy", "prepare", "prepare_all"]
 _ROBOFLOW = re.compile(r"^(?P<stem>.+)\.rf\.[0-9A-Za-z]{8,}$")
 _RESERVED = ("split", "domain", "group")
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS,
              errno.EOPNOTSUPP}
-
-
-class PrepareError(UserError):
-    """The data set cannot be made; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +123,21 @@ def prepare(source: str, options: argparse.Namespace) -> Prepared:
     pattern = _compiled(options.pattern)
     module = base.load(source)
     out = Path(os.path.realpath(options.out))
-    earlier = _earlier(out, options)
+    earlier = earlier_manifest(out, options)
     _refuse_nesting(out, options)
     rejects = Rejects()
 
     def bar(iterable: Any, total: int | None = None, desc: str = "") -> Iterator[Any]:
         return command.progress(iterable, total, desc, options.quiet)
 
-    with _workplace(out, source, options) as work:
+    with workplace(out, source, options) as work:
         if hasattr(module, "generate"):
             data = module.generate(options, work / "images", bar)
         else:
             shutil.rmtree(work / "images", ignore_errors=True)
             data = module.read(options, rejects)
         found, notes = _described(data.records, options, pattern)
-        journal = Journal(work / _JOURNAL)
+        journal = Journal(work / JOURNAL)
         try:
             checked = check(found, rejects, journal, bar, options.workers)
         finally:
@@ -154,7 +154,7 @@ def prepare(source: str, options: argparse.Namespace) -> Prepared:
         manifest = Manifest(out, data.categories, tuple(records), info)
         replace(manifest, root=work).write(work)
         rejects.write(work / REJECTS_NAME)
-        _publish(work, out, manifest, earlier)
+        publish(work, out, manifest, earlier)
     return Prepared(out / MANIFEST_NAME, manifest, rejects, data.naming,
                     (*data.notes, *notes, *checked.notes, *split_notes))
 
@@ -171,31 +171,6 @@ def _compiled(pattern: str | None) -> re.Pattern[str] | None:
     return compiled
 
 
-def _earlier(out: Path, options: argparse.Namespace) -> Manifest | None:
-    """The manifest that an earlier run left in ``out``; a foreign folder is refused."""
-    if out.is_file():
-        raise PrepareError(f"{options.out}: a file of that name is in the way; give another --out")
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    if not (out / MANIFEST_NAME).exists():
-        if options.in_place:
-            return None
-        raise PrepareError(f"{options.out}: not empty, and not made by this command; give another "
-                           "--out, or empty it yourself")
-    try:
-        earlier = Manifest.read(out)
-    except ManifestError as error:
-        raise PrepareError(f"{options.out}: its manifest cannot be read ({error}); give another "
-                           "--out, or remove it yourself") from None
-    if earlier.info.get("made_by") != MADE_BY:
-        raise PrepareError(f"{options.out}: its {MANIFEST_NAME} was not made by this command; give "
-                           "another --out")
-    if bool(earlier.info.get("in_place")) != options.in_place:
-        raise PrepareError(f"{options.out}: made {'with' if not options.in_place else 'without'} "
-                           "--in-place before; do so again, or give another --out")
-    return earlier
-
-
 def _refuse_nesting(out: Path, options: argparse.Namespace) -> None:
     """A target inside the source would be read again; a source inside the target, overwritten."""
     if options.in_place:
@@ -207,41 +182,6 @@ def _refuse_nesting(out: Path, options: argparse.Namespace) -> None:
         if there == target or there in target.parents or target in there.parents:
             raise PrepareError(f"{options.out}: lies in the source, or the source in it; give an "
                                "--out elsewhere, or --in-place")
-
-
-@contextmanager
-def _workplace(out: Path, source: str, options: argparse.Namespace) -> Iterator[Path]:
-    """The hidden folder beside ``out``, ours alone; gone at the end unless the run was cut off.
-
-    What an interrupted run left is used again if its options were the same.
-    """
-    work = out.parent / f".{out.name}.part"
-    work.mkdir(parents=True, exist_ok=True)
-    given = json.dumps({**vars(options), "source": source, "quiet": None, "workers": None},
-                       default=str, sort_keys=True)
-    with (work / _LOCK).open("w") as lock:
-        _lock(lock, out)
-        file = work / _OPTIONS
-        if not file.exists() or file.read_text(encoding="utf-8", errors="replace") != given:
-            shutil.rmtree(work / "images", ignore_errors=True)
-            write_atomic(file, given.encode("utf-8", "surrogateescape"))
-        (work / "images").mkdir(exist_ok=True)
-        try:
-            yield work
-        except Exception:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-
-
-def _lock(stream: IO[str], out: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # no such lock outside POSIX; two runs at once are then the user's care
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PrepareError(f"{out}: another run is making it just now; wait for it") from None
 
 
 def _described(records: Sequence[Item], options: argparse.Namespace,
@@ -372,38 +312,3 @@ def _description(source: str, options: argparse.Namespace) -> str:
     paths = getattr(options, "path", None) or []
     names = [Path(p).resolve().name for p in (paths if isinstance(paths, list) else [paths])]
     return " ".join([source, *names])
-
-
-def _publish(work: Path, out: Path, manifest: Manifest, earlier: Manifest | None) -> None:
-    """Move what was made into place; the manifest comes last."""
-    for name in (_JOURNAL, _OPTIONS, _LOCK):
-        (work / name).unlink(missing_ok=True)
-    if not out.exists() or not any(out.iterdir()):
-        if manifest.info["in_place"]:
-            shutil.rmtree(work / "images", ignore_errors=True)
-        os.rename(work, out)
-        return
-    for folder, _, files in os.walk(work / "images"):
-        target = out / Path(folder).relative_to(work)
-        if files:
-            target.mkdir(parents=True, exist_ok=True)
-        for name in files:
-            os.replace(Path(folder, name), target / name)
-    for name in (REJECTS_NAME, MANIFEST_NAME):
-        os.replace(work / name, out / name)
-    shutil.rmtree(work, ignore_errors=True)
-    if earlier is not None and not manifest.info["in_place"]:
-        _remove_stale(out, earlier, manifest)
-
-
-def _remove_stale(out: Path, earlier: Manifest, manifest: Manifest) -> None:
-    """Pictures that the earlier run put below ``images/`` and this one does not list."""
-    listed = {record.file_name for record in manifest.images}
-    for record in earlier.images:
-        parts = PurePosixPath(record.file_name).parts
-        if record.file_name not in listed and parts[0] == "images" and ".." not in parts:
-            (out / record.file_name).unlink(missing_ok=True)
-            for folder in (out / record.file_name).parents:
-                if folder == out or any(folder.iterdir()):
-                    break
-                folder.rmdir()
