@@ -13,6 +13,7 @@ from musicon.datasets.atelier.canvas import (
     Layer,
     Material,
     Pen,
+    arc,
     box_points,
     noise_field,
     pose,
@@ -77,12 +78,12 @@ def museum_furniture(layer: Layer, rng: Rng) -> None:
         x, y = (
             (width * float(rng.choice([0.015, 0.93])), height * float(rng.uniform(0.1, 0.4)))
             if upright
-            else (width * float(rng.uniform(0.05, 0.4)), height - size * 1.5)
+            else (width * float(rng.uniform(0.03, 0.09)), height - size * 1.5)
         )
         _colour_panel(pen, x, y, size, upright)
     if rng.uniform() < 0.6:
         cell = unit * float(rng.uniform(0.025, 0.045))
-        x, y = width * float(rng.uniform(0.55, 0.7)), height * float(rng.choice([0.025, 0.965]))
+        x, y = width * float(rng.uniform(0.57, 0.61)), height * float(rng.choice([0.025, 0.965]))
         pen.fill(
             box_points(x - 2, y - cell * 0.32, x + cell * 8 + 2, y + cell * 0.32),
             Material((0.97, 0.97, 0.97), edge=0.1),
@@ -133,8 +134,8 @@ def photo_finish(rgb: Array, rng: Rng) -> Array:
 
 def painted(width: int, height: int, rng: Rng) -> tuple[Array, float]:
     """The background of a painting, and the height of its floor in pixels."""
-    kind = int(rng.choice(5, p=[0.26, 0.2, 0.22, 0.2, 0.12]))
-    return (_dark, _room, _landscape, _drapery, _gold)[kind](width, height, rng)
+    kind = int(rng.choice(6, p=[0.22, 0.2, 0.2, 0.14, 0.08, 0.16]))
+    return (_dark, _room, _landscape, _drapery, _gold, _hall)[kind](width, height, rng)
 
 
 def _dark(width: int, height: int, rng: Rng) -> tuple[Array, float]:
@@ -220,9 +221,9 @@ def _wall_picture(pen: Pen, width: int, height: int) -> None:
 def _landscape(width: int, height: int, rng: Rng) -> tuple[Array, float]:
     top, low = jitter((0.40, 0.56, 0.75), rng, 0.12), jitter((0.88, 0.82, 0.68), rng, 0.08)
     floor = height * float(rng.uniform(0.6, 0.74))
-    out = gradient(width, height, top, low)
+    out: Array = gradient(width, height, top, low)
     clouds = (noise_field("cloud", width, height, rng, 1.6) - 0.3).clip(0, 1)[..., None] * 0.55
-    out = out * (1 - clouds) + np.array([0.97, 0.95, 0.92], np.float32) * clouds
+    out = (out * (1 - clouds) + np.array([0.97, 0.95, 0.92]) * clouds).astype(np.float32)
     layer = Layer(width, height)
     pen = Pen(layer, pose(0, 0, 1), rng)
     green = cloth(rng, (0.22, 0.28, 0.33)).colour
@@ -273,6 +274,65 @@ def _tree(pen: Pen, x: float, y: float, tall: float, green: Colour) -> None:
         pen.disc((cx, cy), (r * 1.2, r), leaves.darker(float(rng.uniform(0.8, 1.35))), bevel=r)
 
 
+def _hall(width: int, height: int, rng: Rng) -> tuple[Array, float]:
+    """A hall of columns and arches, open to the sky or dark behind, on a chequered floor."""
+    floor = height * float(rng.uniform(0.66, 0.78))
+    stone = Material(jitter((0.68, 0.62, 0.52), rng, 0.12), rough=0.08, edge=0.3)
+    sky = jitter((0.55, 0.66, 0.78), rng, 0.1) if rng.uniform() < 0.6 else (0.16, 0.13, 0.11)
+    out = gradient(width, height, sky, tuple(np.asarray(sky) * 1.2))
+    layer = Layer(width, height)
+    pen = Pen(layer, pose(0, 0, 1), rng)
+    bays = int(rng.integers(2, 5))
+    bay = width / bays
+    spring = floor * float(rng.uniform(0.3, 0.45))
+    holes = []
+    for i in range(bays):
+        left, right = bay * (i + 0.13), bay * (i + 0.87)
+        crown = arc(((left + right) / 2, spring), ((right - left) / 2, spring * 0.75), 180, 360, 24)
+        holes.append(np.vstack([crown, [(right, floor), (left, floor)]]))
+    wall = Layer(width, height)
+    screen = Pen(wall, pose(0, 0, 1), rng)
+    screen.fill(box_points(-4, -4, width + 4, floor), stone, bevel=5, holes=holes)
+    pen.fill(box_points(-4, floor * 0.72, width + 4, floor), cloth(rng, (0.3, 0.24)).darker(0.9))
+    _over(out, layer)
+    _over(out, wall)
+    front = Layer(width, height)
+    pen = Pen(front, pose(0, 0, 1), rng)
+    for i in range(bays + 1):
+        x, half = bay * i, bay * 0.085
+        pen.tube(
+            [(x, spring), (x, floor * 0.6), (x, floor - 6)],
+            [half * 1.7, half * 2, half * 2.1],
+            stone.darker(1.1),
+        )
+        for y in (spring, floor - 5):
+            pen.fill(box_points(x - half * 1.5, y - 6, x + half * 1.5, y + 7), stone, bevel=4)
+    pen.fill(box_points(-4, floor, width + 4, height + 4), stone.darker(0.85))
+    _chequers(pen, width, height, floor, stone.darker(0.45))
+    _over(out, front)
+    return out.clip(0, 1), floor
+
+
+def _chequers(pen: Pen, width: int, height: int, floor: float, dark: Material) -> None:
+    """Square tiles in perspective."""
+    rows = [floor + (height - floor) * t for t in (0.0, 0.14, 0.33, 0.6, 1.0)]
+    vanish, up = width * float(pen.rng.uniform(0.3, 0.7)), floor - (height - floor) * 0.8
+
+    def at(u: float, y: float) -> tuple[float, float]:
+        return vanish + (u - vanish) * (y - up) / (height - up), y
+
+    edges = np.linspace(-0.9 * width, 1.9 * width, 17)
+    for row in range(len(rows) - 1):
+        for column in range(row % 2, len(edges) - 1, 2):
+            a, b = float(edges[column]), float(edges[column + 1])
+            pen.fill(
+                np.array(
+                    [at(a, rows[row]), at(b, rows[row]), at(b, rows[row + 1]), at(a, rows[row + 1])]
+                ),
+                dark,
+            )
+
+
 def _drapery(width: int, height: int, rng: Rng) -> tuple[Array, float]:
     dye = np.asarray(cloth(rng).colour, np.float32)
     x = np.arange(width, dtype=np.float32)[None, :]
@@ -282,7 +342,7 @@ def _drapery(width: int, height: int, rng: Rng) -> tuple[Array, float]:
         x / width * float(rng.uniform(18, 40)) + y / height * float(rng.uniform(-3, 3)) + sway
     )
     tone = 0.62 + 0.3 * folds + 0.12 * np.sin(2 * x / width * 31 + sway * 2)
-    out = tone[..., None] * dye
+    out: Array = (tone[..., None] * dye).astype(np.float32)
     floor = height * float(rng.uniform(0.7, 0.82))
     out[int(floor) :] = out[int(floor) :].mean() * 0.8 * np.array([1.1, 0.95, 0.75], np.float32)
     out *= 1 + 0.06 * noise_field("cloud", width, height, rng)[..., None]

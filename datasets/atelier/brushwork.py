@@ -21,7 +21,8 @@ _CRACK_TILE = 512
 
 def luminance(rgb: Array) -> Array:
     """Brightness (height, width) in 0..1."""
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    grey: Array = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return grey
 
 
 def to_bytes(rgb: Array) -> NDArray[np.uint8]:
@@ -31,7 +32,7 @@ def to_bytes(rgb: Array) -> NDArray[np.uint8]:
 
 def to_float(rgb: NDArray[np.uint8]) -> Array:
     """Bytes -> float 0..1."""
-    return rgb.astype(np.float32) / 255
+    return rgb.astype(np.float32) / np.float32(255)
 
 
 def grade(rgb: Array, shadows: Colour, lights: Colour, saturation: float, contrast: float) -> Array:
@@ -88,7 +89,7 @@ def dabs(
     for share, where in ((1.0, None), (fine, detail)):
         wide = max(1.5, size * share)
         count = int(density * width * height / (wide * wide * length))
-        count = count if where is None else min(count, 3600)
+        count = count if where is None else min(count, 5000)
         x, y = _places(rng, count, width, height, where)
         colours = _stroke_colours(rgb, rng, x, y, wide, hue)
         angle = angles[y // 4 % angles.shape[0], x // 4 % angles.shape[1]] + rng.normal(
@@ -150,7 +151,7 @@ def emboss(rgb: Array, height: Array, strength: float) -> Array:
 def dots(rgb: Array, rng: Rng, size: float, hue: float = 0.16) -> Array:
     """Pointillist dots of scattered pure colours."""
     height, width = rgb.shape[:2]
-    canvas = to_bytes(cv2.GaussianBlur(rgb, (0, 0), size) * 0.5 + 0.42)
+    canvas = to_bytes(cv2.GaussianBlur(rgb, (0, 0), size) * 0.75 + 0.16)
     for share, where in ((1.0, None), (0.6, _detail(rgb))):
         wide = size * share
         count = min(int(1.5 * width * height / (wide * wide)), 9000)
@@ -228,11 +229,20 @@ def outlines(rgb: Array, width: float, threshold: float = 0.035) -> Array:
     return ((edge - threshold * 4) / 0.28).clip(0, 1)
 
 
+def calm(rgb: Array) -> Array:
+    """Even out small tones, keep contours."""
+    return to_float(cv2.bilateralFilter(to_bytes(rgb), 7, 40, 4))
+
+
 def posterise(rgb: Array, levels: int) -> Array:
-    """Few flat tones a channel, soft steps."""
-    flat = cv2.medianBlur(to_bytes(rgb), 7)
-    table = (np.round(np.arange(256) / 255 * (levels - 1)) / (levels - 1) * 255).astype(np.uint8)
-    return to_float(cv2.medianBlur(cv2.LUT(flat, table), 5))
+    """Few flat tones with soft steps; hues stay what they are."""
+    flat = to_float(cv2.medianBlur(to_bytes(calm(rgb)), 7))
+    tone = luminance(cv2.GaussianBlur(flat, (0, 0), 1.2)) * levels
+    step = np.floor(tone)
+    soft = ((tone - step - 0.5) * 5 + 0.5).clip(0, 1)
+    wanted = (step + soft - 0.15).clip(0.15, None) / levels
+    gain = wanted / np.maximum(luminance(flat), 0.04)
+    return (flat * gain.clip(0.3, 2.2)[..., None]).clip(0, 1)
 
 
 def displace(rgb: Array, rng: Rng, amount: float, size: float = 1.0) -> Array:
@@ -247,24 +257,23 @@ def displace(rgb: Array, rng: Rng, amount: float, size: float = 1.0) -> Array:
 def hatch(rgb: Array, rng: Rng, pitch: float, paper: Colour, ink: Colour) -> Array:
     """An engraving: tone turned into crossing lines, contours drawn."""
     height, width = rgb.shape[:2]
-    grey = to_bytes(luminance(rgb))
-    tone = to_float(cv2.createCLAHE(1.6, (4, 4)).apply(grey))
-    tone = (tone * 1.12 + 0.03).clip(0, 1)
+    quiet = calm(rgb)
+    grey = to_bytes(luminance(0.5 * quiet + 0.5 * rgb))
+    tone = to_float(cv2.createCLAHE(1.8, (3, 3)).apply(grey)) ** 0.62
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    wobble = noise_field("cloud", width, height, rng, 1.6) * 0.5 + 5 * cv2.GaussianBlur(
-        tone, (0, 0), 9
-    )
+    # Lines bulge over light forms, as a burin's do.
+    wobble = noise_field("cloud", width, height, rng, 2.0) * 0.4
+    wobble += 6 * cv2.GaussianBlur(tone, (0, 0), 7)
     cover = np.zeros((height, width), np.float32)
-    start = float(rng.uniform(0.3, 1.2))
-    for i, (limit, spread) in enumerate(((0.86, 1.0), (0.52, 0.9), (0.3, 0.8))):
-        angle = start + i * float(rng.uniform(0.6, 1.1))
-        wave = 0.5 + 0.5 * np.cos(
-            (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / pitch) + wobble * spread
-        )
-        duty = ((limit - tone) / limit).clip(0, 1) * 0.75
-        cover = np.maximum(cover, ((wave - (1 - duty)) * 5).clip(0, 1) * (duty > 0.02))
-    cover = np.maximum(cover, outlines(rgb, 0.9, 0.03) * 0.9)
-    cover = cover[..., None]
+    start = float(rng.uniform(0.3, 1.2)) * float(rng.choice([-1, 1]))
+    for i, limit in enumerate((0.9, 0.56, 0.34)):
+        angle = start + i * float(rng.uniform(0.7, 1.0))
+        phase = (x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / pitch)
+        wave = 0.5 + 0.5 * np.cos(phase + wobble)
+        duty = ((limit - tone) / limit).clip(0, 1)
+        ink_here = ((wave - 1 + 0.9 * duty) * 3).clip(0, 1) * (duty > 0.03)
+        cover = np.maximum(cover, ink_here)
+    cover = np.maximum(cover, outlines(quiet, 0.8, 0.05) * 0.95)[..., None]
     return np.asarray(paper, np.float32) * (1 - cover) + np.asarray(ink, np.float32) * cover
 
 
@@ -276,9 +285,9 @@ def facets(
     seeds = np.full((height // 4, width // 4), 255, np.uint8)
     at = np.stack([rng.integers(0, height // 4, cells), rng.integers(0, width // 4, cells)], 1)
     seeds[at[:, 0], at[:, 1]] = 0
-    labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L1, 5, labelType=cv2.DIST_LABEL_PIXEL)[
-        1
-    ]
+    _, labels = cv2.distanceTransformWithLabels(
+        seeds, cv2.DIST_L1, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
     labels = cv2.resize(
         labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
     ).astype(int)

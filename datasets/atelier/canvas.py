@@ -69,7 +69,7 @@ def tile(kind: str) -> Array:
     gains = {
         "cloud": radius**-1.6,
         "fine": np.ones_like(radius),
-        "wood": np.exp(-((fx * 60) ** 2)) * np.exp(-((fy * 5) ** 2)) * (radius + 0.03),
+        "wood": np.exp(-((fx * 60) ** 2)) * np.exp(-((fy * 2.8) ** 2)) * (radius + 0.03),
     }
     noise = np.fft.ifft2(np.fft.fft2(white) * gains[kind]).real
     noise = (noise - noise.mean()) / noise.std()
@@ -197,6 +197,7 @@ class Pen:
         matrix: 2x3, local units to pixels.
         rng: Source of the small irregularities.
         light: Direction towards the light in image axes.
+        texture: Source of grain; its own, so that shapes are the same on any canvas.
     """
 
     def __init__(
@@ -205,11 +206,13 @@ class Pen:
         matrix: NDArray[np.floating],
         rng: np.random.Generator,
         light: Sequence[float] = LIGHT,
+        texture: np.random.Generator | None = None,
     ) -> None:
         self.layer = layer
         self.matrix = np.asarray(matrix, np.float64)
         self.rng = rng
         self.light = np.asarray(light, np.float64) / np.linalg.norm(light)
+        self.texture = texture or np.random.default_rng(int(rng.integers(1 << 31)))
         self.scale = math.sqrt(abs(np.linalg.det(self.matrix[:, :2])))
 
     def moved(
@@ -217,7 +220,7 @@ class Pen:
     ) -> Pen:
         """A pen whose origin lies at (x, y), turned and scaled."""
         inner = np.vstack([pose(x, y, scale, degrees, mirror=mirror), [0, 0, 1]])
-        return Pen(self.layer, self.matrix @ inner, self.rng, self.light)
+        return Pen(self.layer, self.matrix @ inner, self.rng, self.light, self.texture)
 
     def to_pixels(self, points: ArrayLike) -> NDArray[np.float64]:
         """Local points (N, 2) -> pixels (N, 2)."""
@@ -329,12 +332,14 @@ class Pen:
         x, y, w, h = place
         tone = np.ones((h, w), np.float32)
         if material.grain:
-            tone += material.grain * self._texture("wood", place, material.angle, 0.006)
+            tone += material.grain * self._texture("wood", place, material.angle, 0.0052)
         if material.rough:
             tone += material.rough * self._texture("cloud", place, material.angle, 0.004)
         shine = np.zeros((1, 1), np.float32)
         if bevel_px >= 0.75 or material.edge:
-            inside = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3)
+            inside = cv2.distanceTransform(
+                (mask > 127).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+            )
             if bevel_px >= 0.75:
                 light, shine = self._lighting(inside, bevel_px, material)
                 tone *= light
@@ -351,16 +356,19 @@ class Pen:
         """Noise fixed to the local axes, so that grain turns with the instrument."""
         x, y, w, h = place
         turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        # At least a pixel a texel: finer noise would alias, and its coordinates overflow.
+        grain = max(grain, 1 / self.scale)
         linear = turn @ np.linalg.inv(self.matrix[:, :2]) / grain
-        start = linear @ (np.array([x, y]) - self.matrix[:, 2]) + self.rng.uniform(0, _TILE, 2)
+        start = linear @ (np.array([x, y]) - self.matrix[:, 2]) + self.texture.uniform(0, _TILE, 2)
+        start %= _TILE
         return _sample(tile(kind), np.hstack([linear, start[:, None]]), w, h)
 
     def _lighting(self, inside: Array, bevel_px: float, material: Material) -> tuple[Array, Array]:
         """Brightness factor and highlight of a rounded surface ``inside`` pixels from its edge."""
         rise = 1 - np.minimum(inside / bevel_px, 1)
         height = np.sqrt(1 - rise * rise) * bevel_px
-        if bevel_px > 3:
-            height = cv2.GaussianBlur(height, (0, 0), min(bevel_px * 0.12, 6))
+        # Blurring hides the steps of a distance measured in whole pixels.
+        height = cv2.GaussianBlur(height, (0, 0), min(max(bevel_px * 0.12, 0.8), 6))
         nx = -cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=0.125)
         ny = -cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=0.125)
         norm = np.sqrt(nx * nx + ny * ny + 1)
@@ -383,4 +391,5 @@ class Pen:
 
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    return np.round(points * (1 << _SHIFT)).astype(np.int32)
+    # OpenCV counts from the centre of the first pixel, we from its corner.
+    return np.round((points - 0.5) * (1 << _SHIFT)).astype(np.int32)

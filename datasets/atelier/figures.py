@@ -219,7 +219,7 @@ def _folds(pen: Pen, dress: Material, top: float, bottom: float, spread: float, 
 
 
 def _hair_behind(pen: Pen, who: Person) -> None:
-    length = float(pen.rng.uniform(-0.05, 0.12))
+    length = float(pen.rng.choice([-0.16, -0.12, -0.02, 0.1])) + float(pen.rng.normal(0, 0.015))
     pen.fill(
         spline(
             [
@@ -259,59 +259,40 @@ def _head(pen: Pen, who: Person) -> None:
         True,
     )
     pen.fill(face, who.skin, bevel=0.07)
-    dark, lip = who.skin.darker(0.42).colour, who.skin.darker(0.72).colour
-    for side in (-1, 1):
-        x = turn + side * 0.034
-        pen.line(
-            spline([(x - 0.019, -0.222), (x, -0.232), (x + 0.019, -0.224)]),
-            0.009,
-            who.hair.colour,
-            0.8,
-        )
-        pen.disc((x, -0.203), (0.016, 0.009), Material((0.93, 0.9, 0.85), edge=0.5))
-        pen.disc((x + who.look * 0.005, -0.203), 0.008, Material((0.12, 0.08, 0.06), edge=0))
-        pen.line([(x - 0.018, -0.208), (x, -0.214), (x + 0.018, -0.208)], 0.006, dark)
-    pen.line(
-        spline(
-            [
-                (turn * 1.2 + 0.004, -0.21),
-                (turn * 1.7 + 0.014, -0.165),
-                (turn * 1.4 - 0.002, -0.157),
-            ]
-        ),
-        0.007,
-        lip,
-    )
-    pen.line(
-        spline([(turn - 0.024, -0.122), (turn, -0.116), (turn + 0.024, -0.122)]),
-        0.011,
-        (0.62, 0.25, 0.2),
-        0.8,
-    )
-    for side in (-1, 1):
-        pen.disc(
-            (turn + side * 0.045, -0.155),
-            0.02,
-            Material((0.8, 0.4, 0.32), edge=0, rough=0).dyed(who.skin.darker(0.93).colour),
-        )
+    _features(pen, who, turn)
     if pen.rng.uniform() < 0.22 and not who.holy:
-        pen.fill(
-            spline(
-                [
-                    (-0.075, -0.15),
-                    (-0.03, -0.105),
-                    (0.03, -0.105),
-                    (0.075, -0.15),
-                    (0.05, -0.05),
-                    (0, -0.02),
-                    (-0.05, -0.05),
-                ],
-                True,
-            ),
-            who.hair,
-            bevel=0.03,
-        )
+        beard = [
+            (-0.076, -0.16),
+            (-0.035, -0.108),
+            (0.035, -0.108),
+            (0.076, -0.16),
+            (0.052, -0.06),
+            (0, -0.03),
+            (-0.052, -0.06),
+        ]
+        pen.fill(spline(beard, True), who.hair, bevel=0.03)
     _headgear(pen, who)
+
+
+def _features(pen: Pen, who: Person, turn: float) -> None:
+    """Brows, eyes, nose, mouth; a face turned aside shifts them."""
+    dark, shade = who.skin.darker(0.4).colour, who.skin.darker(0.66).colour
+    for side in (-1, 1):
+        x = turn + side * 0.033
+        brow = [(x - 0.019, -0.223), (x, -0.231), (x + 0.019, -0.225)]
+        pen.line(spline(brow), 0.007, who.hair.darker(0.8).colour, 0.7)
+        pen.disc((x, -0.204), (0.014, 0.0065), Material((0.92, 0.89, 0.84), edge=0.2, gloss=0))
+        pen.disc((x + who.look * 0.004, -0.204), 0.0062, Material((0.13, 0.09, 0.07), edge=0))
+        pen.line(spline([(x - 0.016, -0.205), (x, -0.2115), (x + 0.016, -0.205)]), 0.005, dark, 0.9)
+    nose = [(turn * 1.2 + 0.004, -0.205), (turn * 1.7 + 0.013, -0.165), (turn * 1.4, -0.158)]
+    pen.line(spline(nose), 0.006, shade, 0.8)
+    pen.line(
+        spline([(turn - 0.022, -0.124), (turn, -0.12), (turn + 0.022, -0.124)]),
+        0.009,
+        (0.62, 0.27, 0.22),
+        0.85,
+    )
+    pen.line([(turn - 0.01, -0.108), (turn + 0.01, -0.108)], 0.006, shade, 0.5)
 
 
 def _headgear(pen: Pen, who: Person) -> None:
@@ -432,7 +413,9 @@ def _arm(pen: Pen, who: Person, side: int, target: NDArray[np.float64]) -> None:
     )
     pen.tube(
         sleeve,
-        np.interp(np.linspace(0, 1, len(sleeve)), [0, 0.3, 0.66, 1], [0.12, 0.15, 0.12, 0.1]),
+        np.interp(
+            np.linspace(0, 1, len(sleeve)), [0, 0.08, 0.3, 0.66, 1], [0.05, 0.12, 0.15, 0.12, 0.1]
+        ),
         who.sleeve,
     )
     cuff = elbow * 0.22 + target * 0.78

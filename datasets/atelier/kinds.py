@@ -48,6 +48,11 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
+def label_of(kind: Kind) -> int:
+    """Category id of a class."""
+    return KINDS.index(kind) + 1
+
+
 @dataclass(frozen=True)
 class Drawn:
     """An instrument on its own layer.

@@ -23,7 +23,7 @@ from musicon.datasets.atelier.canvas import (
     pose,
     spline,
 )
-from musicon.datasets.atelier.kinds import KINDS, Kind, draw, extent
+from musicon.datasets.atelier.kinds import Kind, draw, extent, label_of
 from musicon.datasets.atelier.materials import cloth, wood
 from musicon.datasets.atelier.picture import Picture
 
@@ -72,12 +72,27 @@ def random_light(rng: Rng) -> Light:
 
 
 def player(
-    picture: Picture, kind: Kind, x: float, feet: float, unit: float, rng: Rng, light: Light
+    picture: Picture,
+    kind: Kind,
+    x: float,
+    feet: float,
+    unit: float,
+    rng: Rng,
+    light: Light,
+    shoulders: float | None = None,
 ) -> None:
-    """Place a figure that holds an instrument; feet stand at ``feet`` pixels from the top."""
+    """Place a figure that holds an instrument; feet stand at ``feet`` pixels from the top.
+
+    Where ``shoulders`` is given, they are at that height instead.
+    """
     hold = _HOLDS[kind.name][int(rng.integers(len(_HOLDS[kind.name])))]
     stance = hold.stance or str(rng.choice(["standing", "seated"]))
     mirror = bool(rng.uniform() < 0.5)
+    if shoulders is not None:
+        feet = shoulders + figures.FEET[stance] * unit
+    if kind.name == "harp":
+        # The harp stands beside the player: both together are centred.
+        x += (-0.18 if mirror else 0.18) * unit
     who = figures.person(rng, stance, holy=bool(rng.uniform() < 0.08))
     frame = pose(
         x, feet - figures.FEET[stance] * unit, unit, float(rng.normal(0, 2)), mirror=mirror
@@ -94,7 +109,7 @@ def player(
         grip = _at_mouth(held, kind, turn, size)
     anchors = kind.draw(grip)
     picture.cast(held.layer, 0.05 * unit, 0.07 * unit, 0.06 * unit, 0.35)
-    picture.place(held.layer, _label(kind))
+    picture.place(held.layer, label_of(kind))
     hands = np.linalg.solve(
         body.matrix[:, :2], (grip.to_pixels(anchors.hands) - body.matrix[:, 2]).T
     ).T
@@ -107,8 +122,8 @@ def player(
 
 def _at_mouth(pen: Pen, kind: Kind, turn: float, size: float) -> Pen:
     """A pen turned about the mouthpiece; a dry run on a spare layer finds where that is."""
+    trial = Pen(Layer(4, 4), pose(0, 0, 1), pen.rng, texture=pen.texture)
     state = pen.rng.bit_generator.state
-    trial = Pen(Layer(4, 4), pose(0, 0, 1), pen.rng)
     mouth = np.asarray(kind.draw(trial).mouth)
     pen.rng.bit_generator.state = state
     a = math.radians(turn)
@@ -187,7 +202,7 @@ def standing_instrument(
         return
     _ground_shadow(picture, (bounds[0] + bounds[2]) / 2, bounds[3] - 2, (bounds[2] - bounds[0]) / 2)
     picture.cast(drawn.layer, -light[0] * scale * 0.08, scale * 0.05, scale * 0.04, 0.4)
-    picture.place(drawn.layer, _label(kind))
+    picture.place(drawn.layer, label_of(kind))
 
 
 def prop(
@@ -218,10 +233,6 @@ def prop(
     picture.place(pen.layer)
 
 
-def _label(kind: Kind) -> int:
-    return KINDS.index(kind) + 1
-
-
 def _pen(picture: Picture, frame: NDArray[np.float64], rng: Rng, light: Light) -> Pen:
     return Pen(Layer(*picture.size), frame, rng, light)
 
@@ -249,8 +260,7 @@ def table(picture: Picture, top: float, rng: Rng, light: Light) -> None:
             box_points(left, top + depth, right, top + depth + 14), timber.darker(0.75), bevel=5
         )
         pen.fill(
-            box_points(left + 20, top + depth + 14, right - 20, height + 5),
-            Material((0.05, 0.04, 0.03)),
+            box_points(left + 20, top + depth + 14, right - 20, height + 5), timber.darker(0.35)
         )
     else:
         x = np.linspace(left, right, 40)
@@ -271,36 +281,42 @@ def table(picture: Picture, top: float, rng: Rng, light: Light) -> None:
     picture.place(pen.layer)
 
 
+def fits_table(kind: Kind) -> bool:
+    """Whether an instrument can lie on a table; the larger ones have a portative sister."""
+    return kind.size < 1.3 or kind.name == "organ"
+
+
 def still_life(picture: Picture, kinds: Sequence[Kind], rng: Rng, count: int) -> None:
     """Instruments and things on a table, back to front."""
     width, height = picture.size
     light = random_light(rng)
-    top = height * float(rng.uniform(0.52, 0.68))
+    top = height * float(rng.uniform(0.5, 0.64))
     table(picture, top, rng, light)
-    unit = (
-        min(width, height * 1.1)
-        * float(rng.uniform(0.5, 0.62))
-        / max(1.0, (len(kinds) / 2.4) ** 0.5)
-    )
-    slots = np.linspace(0.12, 0.88, max(len(kinds) + count, 2)) + rng.normal(
-        0, 0.03, max(len(kinds) + count, 2)
-    )
-    rng.shuffle(slots)
-    items: list[tuple[float, Kind | None, float]] = []
-    for i, slot in enumerate(slots[: len(kinds) + count]):
-        depth = float(rng.uniform(0.06, 0.5))
-        kind = kinds[i] if i < len(kinds) else None
-        items.append((depth * (0.6 if kind else 1.0), kind, float(slot)))
-    for depth, kind, slot in sorted(items, key=lambda item: item[0]):
+    unit = min(width * 0.95, height * 1.2) * float(rng.uniform(0.72, 0.98))
+    unit /= max(1.0, (len(kinds) / 1.8) ** 0.5)
+    places = (np.arange(len(kinds)) + 0.5) / max(len(kinds), 1) + rng.normal(0, 0.04, len(kinds))
+    rng.shuffle(places)
+    items = [
+        (float(rng.uniform(0.05, 0.3)), kind, 0.16 + 0.68 * float(place))
+        for kind, place in zip(kinds, places, strict=True)
+    ]
+    spots = (np.arange(count) + 0.5) / max(count, 1) + rng.normal(0, 0.05, count)
+    bare: list[tuple[float, Kind | None, float]] = [
+        (float(rng.uniform(0.05, 0.62)), None, 0.06 + 0.88 * float(spot)) for spot in spots
+    ]
+    for depth, kind, place in sorted([*bare, *items], key=lambda item: item[0]):
         base = top + (height - top) * depth
         near = 0.9 + 0.4 * depth
         if kind is None:
             thing, tall = props.TABLE_PROPS[int(rng.integers(len(props.TABLE_PROPS)))]
-            prop(picture, thing, slot * width, base, tall * unit * near, rng, light)
+            # Beside instruments a thing stays smaller, so that it does not hide them.
+            tall *= unit * near * (0.68 if kinds else 0.9)
+            prop(picture, thing, place * width, base, tall, rng, light)
             continue
-        x = (0.2 + 0.6 * slot) * width
-        size = min(kind.size, 0.95) * unit * near * float(rng.uniform(0.85, 1.15))
-        standing_instrument(picture, kind, x, base, size, _resting_turn(kind, rng), rng, light)
+        size = min(kind.size, 0.95) * unit * near * float(rng.uniform(0.82, 1.05))
+        turn = _resting_turn(kind, rng)
+        size = min(size, base * 0.98 / extent(kind, turn)[1], 1.05 * width / extent(kind, turn)[0])
+        standing_instrument(picture, kind, place * width, base, size, turn, rng, light)
 
 
 def _resting_turn(kind: Kind, rng: Rng) -> float:
@@ -325,9 +341,9 @@ def concert(
         + [("bystander", None)] * people
         + [("prop", None)] * things
     )
-    rng.shuffle(actors)  # type: ignore[arg-type]
+    rng.shuffle(actors)
     crowd = max(len(actors) - things, 1)
-    unit = height * float(rng.uniform(0.42, 0.52)) / (1 + 0.12 * (crowd - 1))
+    unit = height * float(rng.uniform(0.44, 0.57)) / (1 + 0.06 * (crowd - 1))
     slots = (np.arange(len(actors)) + 0.5) / max(len(actors), 1) + rng.normal(0, 0.03, len(actors))
     depth = rng.uniform(0.25, 0.95, len(actors))
     for i in np.argsort(depth):
@@ -336,9 +352,9 @@ def concert(
         feet = (
             floor
             + (height - floor) * float(depth[i])
-            + (0.2 * unit if role in ("player", "bystander") else 0)
+            + (0.25 * unit if role in ("player", "bystander") else 0)
         )
-        x = float(slots[i]) * width
+        x = (0.06 + 0.88 * float(slots[i])) * width
         if role == "player" and kind is not None:
             player(picture, kind, x, feet, unit * near, rng, light)
         elif role == "stands" and kind is not None:
@@ -357,7 +373,7 @@ def portrait(picture: Picture, kind: Kind, rng: Rng) -> None:
     width, height = picture.size
     light = random_light(rng)
     unit = height * float(rng.uniform(0.6, 0.85))
-    feet = height * float(rng.uniform(0.34, 0.44)) + 1.42 * unit
+    shoulders = height * float(rng.uniform(0.33, 0.42))
     if kind.name not in _HOLDS:
         bystander(
             picture, width * float(rng.uniform(0.3, 0.7)), height * 1.02, height * 0.6, rng, light
@@ -373,10 +389,8 @@ def portrait(picture: Picture, kind: Kind, rng: Rng) -> None:
             light,
         )
         return
-    hold = _HOLDS[kind.name][0]
-    if hold.stance == "seated":
-        feet = height * 0.36 + 1.02 * unit
-    player(picture, kind, width * float(rng.uniform(0.42, 0.58)), feet, unit, rng, light)
+    x = width * float(rng.uniform(0.42, 0.58))
+    player(picture, kind, x, height, unit, rng, light, shoulders)
 
 
 def single(
@@ -403,7 +417,7 @@ def single(
         scale * float(rng.uniform(0.015, 0.05)),
         float(rng.uniform(0.2, 0.5)),
     )
-    picture.place(drawn.layer, _label(kind))
+    picture.place(drawn.layer, label_of(kind))
 
 
 def background(width: int, height: int, rng: Rng) -> tuple[Picture, float]:

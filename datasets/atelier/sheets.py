@@ -31,7 +31,8 @@ def sheet(
     Returns:
         uint8 RGB, 1280 wide.
     """
-    lines, index = [], first
+    lines: list[NDArray[np.uint8]] = []
+    index = first
     while len(lines) < rows:
         line: list[NDArray[np.uint8]] = []
         while sum(picture.shape[1] for picture in line) < _WIDTH:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from musicon.datasets.atelier.canvas import (
     Array,
@@ -454,7 +455,9 @@ def draw_harp(pen: Pen) -> Anchors:
     return Anchors(((0.02, -0.05), (0.1, 0.08)))
 
 
-def _harp_strings(pen: Pen, neck: Array, base: Array, along: Array) -> None:
+def _harp_strings(
+    pen: Pen, neck: Array, base: NDArray[np.float64], along: NDArray[np.float64]
+) -> None:
     rng = pen.rng
     count = int(rng.integers(14, 30))
     pins = metal(rng, "brass", "silver")

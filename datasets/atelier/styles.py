@@ -59,16 +59,18 @@ def paint(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
 
 def _graded(rgb: Array, master: Master) -> Array:
     return brush.grade(
-        rgb.astype(np.float32, copy=False),
-        master.shadows,
-        master.lights,
-        master.saturation,
-        master.contrast,
+        _lifted(rgb), master.shadows, master.lights, master.saturation, master.contrast
     )
 
 
+def _lifted(rgb: Array) -> Array:
+    """A scene too dark to be read gets more light; shadows stay dark in Baroque alone."""
+    level = float(np.percentile(brush.luminance(rgb[::4, ::4].astype(np.float32)), 80))
+    return (rgb ** np.float32(min(1.0, max(0.55, (level + 0.25) / 0.7)))).astype(np.float32)
+
+
 def _baroque(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
-    out = brush.vignette(rgb, float(rng.uniform(0.45, 0.75)), rng.uniform(0.35, 0.65, 2))
+    out = brush.vignette(rgb, float(rng.uniform(0.45, 0.75)), rng.uniform(0.35, 0.65, 2).tolist())
     out = _graded(out, master)
     smooth = brush.to_float(cv2.medianBlur(brush.to_bytes(out), 3))
     out = 0.45 * smooth + 0.55 * brush.dabs(
@@ -89,30 +91,30 @@ def _renaissance(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Pa
 
 
 def _impressionism(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
-    out = _graded(rgb * 0.85 + 0.13, master)
-    out = brush.dabs(out, rng, master.stroke * 1.5, 2.6, 0.42, 0.09, 0.42, 1.9, 0.4)
+    out = _graded(rgb * 0.88 + 0.12, master)
+    out = brush.dabs(out, rng, master.stroke * 1.4, 2.6, 0.38, 0.07, 0.3, 1.9, 0.4)
     out *= 1 + 0.04 * brush.weave(rgb.shape[1], rgb.shape[0], 3.7)[..., None]
     return out.clip(0, 1), masks
 
 
 def _expressionism(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
-    out = brush.displace(_graded(rgb, master), rng, 2.2, 2.0)
-    lines = brush.outlines(out, 1.5)
-    out = brush.dabs(out, rng, master.stroke * 2.0, 4.0, 0.35, 0.12, 0.5, 1.6, 0.25)
+    out = brush.displace(_graded(rgb, master), rng, 2.0, 2.0)
+    lines = brush.outlines(brush.calm(out), 1.4, 0.06)
+    out = brush.dabs(out, rng, master.stroke * 1.7, 3.6, 0.35, 0.08, 0.35, 1.7, 0.25)
     dark = np.asarray(jitter((0.08, 0.07, 0.12), rng), np.float32)
     cover = (lines * 0.75)[..., None]
     return out * (1 - cover) + dark * cover, masks
 
 
 def _pointillism(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
-    out = brush.dots(_graded(rgb * 0.85 + 0.1, master), rng, max(4.0, master.stroke * 0.75))
-    return out, masks
+    graded = _graded(rgb * 0.85 + 0.12, master)
+    return brush.dots(graded, rng, max(3.6, master.stroke * 0.8), 0.09), masks
 
 
 def _engraving(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
     height, width = rgb.shape[:2]
     ink = jitter((0.13, 0.10, 0.08), rng, 0.2)
-    out = brush.hatch(rgb, rng, float(rng.uniform(3.6, 5.2)), (1.0, 1.0, 1.0), ink)
+    out = brush.hatch(rgb, rng, float(rng.uniform(3.3, 4.3)), (1.0, 1.0, 1.0), ink)
     sheet = brush.aged_paper(width, height, rng, master.lights)
     return (out * sheet).clip(0, 1).astype(np.float32), masks
 
@@ -121,6 +123,8 @@ def _drawing(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painte
     """Red or black chalk on toned paper, heightened with white."""
     height, width = rgb.shape[:2]
     tone = brush.luminance(cv2.GaussianBlur(rgb, (0, 0), 1.0))
+    low, high = np.percentile(tone[::4, ::4], (3, 97)).tolist()
+    tone = ((tone - low) / max(high - low, 0.1)).clip(0, 1) * 0.75 + 0.2
     chalk = (0.5, 0.2, 0.12) if rng.uniform() < 0.5 else (0.16, 0.14, 0.13)
     streak = noise_field("wood", width, height, rng, 0.8) * 0.5
     streak = cv2.warpAffine(
@@ -131,7 +135,8 @@ def _drawing(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painte
     )
     grain = noise_field("fine", width, height, rng) * 0.35
     cover = ((0.62 - tone) * 1.35 + 0.16 * streak + 0.12 * grain).clip(0, 0.85)
-    cover = np.maximum(cover, brush.outlines(rgb, 1.0, 0.02) * (0.8 + 0.2 * grain))[..., None]
+    lines = brush.outlines(brush.calm(rgb), 0.9, 0.045)
+    cover = np.maximum(cover, lines * (0.8 + 0.2 * grain))[..., None]
     sheet = brush.aged_paper(width, height, rng, master.lights)
     white = (((tone - 0.75) * 1.6 + 0.1 * streak).clip(0, 0.6))[..., None]
     out = sheet * (1 - cover) + np.asarray(chalk, np.float32) * cover
@@ -140,35 +145,34 @@ def _drawing(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painte
 
 def _fresco(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
     height, width = rgb.shape[:2]
-    out = 0.6 * brush.posterise(_graded(rgb, master), 6) + 0.4 * _graded(rgb, master)
-    lines = (brush.outlines(rgb, 1.2, 0.03) * 0.7)[..., None]
-    out = out * (1 - lines) + np.array([0.25, 0.14, 0.1], np.float32) * lines
-    out = 0.2 * np.array([0.86, 0.8, 0.68], np.float32) + 0.8 * out
+    graded = _graded(rgb * 0.9 + 0.1, master)
+    out = 0.6 * brush.posterise(graded, 6) + 0.4 * graded
+    lines = (brush.outlines(brush.calm(rgb), 1.1, 0.05) * 0.7)[..., None]
+    out = out * (1 - lines) + np.array([0.22, 0.12, 0.09], np.float32) * lines
+    out = 0.12 * np.array([0.86, 0.8, 0.68], np.float32) + 0.88 * out
     out *= 1 + 0.05 * noise_field("cloud", width, height, rng, 1.2)[..., None]
     out *= 1 + 0.04 * noise_field("fine", width, height, rng)[..., None]
-    lost = (noise_field("cloud", width, height, rng, 1.1) - float(rng.uniform(1.7, 2.3))) * 3
-    lost = lost.clip(0, 0.85)[..., None]
+    lost = (noise_field("cloud", width, height, rng, 1.3) - float(rng.uniform(1.9, 2.5))) * 3
+    lost = lost.clip(0, 0.8)[..., None]
     out = out * (1 - lost) + np.array([0.82, 0.76, 0.66], np.float32) * lost
-    return brush.craquelure(out, rng, 0.3, 120).clip(0, 1), masks
+    return brush.craquelure(out, rng, 0.22, 120).clip(0, 1), masks
 
 
 def _watercolour(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
     height, width = rgb.shape[:2]
-    out = brush.displace(_graded(rgb, master), rng, 1.4, 0.8)
-    flat = 0.55 * brush.posterise(out, 7) + 0.45 * brush.to_float(
-        cv2.medianBlur(brush.to_bytes(out), 5)
-    )
+    out = brush.displace(_graded(rgb * 0.9 + 0.12, master), rng, 1.2, 0.8)
+    flat = 0.5 * brush.posterise(out, 6) + 0.5 * brush.calm(out)
     rim = brush.luminance(flat) - brush.luminance(cv2.GaussianBlur(flat, (0, 0), 2.5))
-    flat = flat * (1 + 0.9 * rim.clip(-0.25, 0))[..., None]
-    wash = (0.78 + 0.14 * noise_field("cloud", width, height, rng, 1.4)).clip(0.45, 1)[..., None]
+    flat = flat * (1 + 1.3 * rim.clip(-0.25, 0))[..., None]
+    wash = 0.86 + 0.05 * noise_field("cloud", width, height, rng, 1.2)
+    wash += 0.03 * noise_field("fine", width, height, rng)
+    wash = wash.clip(0.5, 1)[..., None]
     paper = np.asarray(master.lights, np.float32) * 0.3 + 0.7
     out = paper * (1 - wash) + flat * wash
-    lines = (brush.outlines(rgb, 0.9, 0.05) * float(rng.uniform(0.2, 0.6)))[..., None]
-    out = out * (1 - lines) + np.array([0.22, 0.18, 0.17], np.float32) * lines
+    lines = brush.outlines(brush.calm(rgb), 0.8, 0.06) * float(rng.uniform(0.3, 0.7))
+    out = out * (1 - lines[..., None]) + np.array([0.22, 0.17, 0.16], np.float32) * lines[..., None]
     ragged = _ragged_edge(width, height, rng)[..., None]
-    out = paper * (1 - ragged) + out * ragged
-    out *= 1 + 0.025 * noise_field("fine", width, height, rng)[..., None]
-    return out.clip(0, 1).astype(np.float32), masks
+    return (paper * (1 - ragged) + out * ragged).clip(0, 1).astype(np.float32), masks
 
 
 def _ragged_edge(width: int, height: int, rng: Rng) -> Array:
@@ -181,20 +185,19 @@ def _ragged_edge(width: int, height: int, rng: Rng) -> Array:
 
 def _cubism(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
     graded = _graded(rgb, master)
-    out, moved = brush.facets(
-        graded, masks, rng, int(rng.integers(28, 60)), float(rng.uniform(5, 9))
-    )
+    slide = min(rgb.shape[:2]) * float(rng.uniform(0.011, 0.019))
+    out, moved = brush.facets(graded, masks, rng, int(rng.integers(28, 60)), slide)
     lines = (brush.outlines(out, 1.2) * 0.5)[..., None]
     out = brush.dabs(out, rng, master.stroke, 2.2, 0.5, 0.05, 0.25, 1.2, 0.2)
     return out * (1 - lines) + 0.08 * lines, moved
 
 
 def _poster(rgb: Array, masks: list[Array], master: Master, rng: Rng) -> Painted:
-    out = brush.posterise(_graded(rgb, master), int(rng.integers(3, 5)))
-    lines = brush.outlines(rgb, 1.3, 0.03)[..., None]
-    ink = np.asarray(jitter((0.12, 0.08, 0.1), rng, 0.3), np.float32)
+    out = brush.posterise(_graded(rgb * 0.9 + 0.08, master), int(rng.integers(4, 6)))
+    lines = brush.outlines(brush.calm(rgb), 1.2, 0.055)[..., None]
+    ink = np.asarray(jitter((0.16, 0.09, 0.09), rng, 0.3), np.float32)
     out = out * (1 - lines) + ink * lines
-    out *= 1 + 0.03 * noise_field("fine", rgb.shape[1], rgb.shape[0], rng)[..., None]
+    out *= 1 + 0.025 * noise_field("fine", rgb.shape[1], rgb.shape[0], rng)[..., None]
     return out.clip(0, 1), masks
 
 
@@ -217,11 +220,11 @@ _PALETTES: dict[str, tuple[Colour, Colour, float, float]] = {
     "Impressionism": ((0.42, 0.44, 0.62), (0.6, 0.56, 0.45), 1.2, 0.9),
     "Renaissance": ((0.46, 0.42, 0.36), (0.56, 0.52, 0.42), 1.1, 1.05),
     "Engraving": ((0.3, 0.3, 0.3), (0.93, 0.88, 0.77), 0.0, 1.0),
-    "Medieval": ((0.55, 0.4, 0.32), (0.58, 0.53, 0.42), 0.85, 0.85),
+    "Medieval": ((0.52, 0.4, 0.34), (0.6, 0.55, 0.44), 1.0, 1.0),
     "Cubism": ((0.44, 0.42, 0.4), (0.56, 0.52, 0.43), 0.5, 1.05),
     "Romanticism": ((0.46, 0.46, 0.52), (0.58, 0.55, 0.5), 0.95, 0.95),
-    "Art Nouveau": ((0.5, 0.4, 0.4), (0.58, 0.54, 0.42), 1.0, 1.1),
-    "Expressionism": ((0.4, 0.38, 0.58), (0.62, 0.55, 0.36), 1.7, 1.2),
+    "Art Nouveau": ((0.5, 0.42, 0.4), (0.6, 0.55, 0.43), 0.85, 1.05),
+    "Expressionism": ((0.42, 0.4, 0.56), (0.6, 0.55, 0.4), 1.35, 1.1),
     "Pointillism": ((0.44, 0.42, 0.62), (0.6, 0.56, 0.44), 1.3, 0.95),
     "Mannerism": ((0.3, 0.3, 0.3), (0.82, 0.72, 0.58), 0.0, 1.0),
 }
@@ -294,5 +297,5 @@ def master(seed: int, domain: str, number: int) -> Master:
         jitter(lights, rng, 0.07),
         saturation * float(rng.uniform(0.75, 1.25)),
         contrast * float(rng.uniform(0.92, 1.1)),
-        float(rng.uniform(4.5, 7.5)),
+        float(rng.uniform(3.8, 6.5)),
     )

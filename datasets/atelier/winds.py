@@ -14,7 +14,7 @@ from musicon.datasets.atelier.strings import Anchors
 def draw_trumpet(pen: Pen) -> Anchors:
     """A trumpet lying along x, bell at the right: folded natural, valved, or straight herald's."""
     kind = str(pen.rng.choice(["natural", "valves", "valves", "herald"]))
-    brass = metal(pen.rng, "brass", "gold", "brass", "silver", "copper")
+    brass = metal(pen.rng, "brass", "gold", "brass", "silver", "brass", "copper")
     if kind == "herald":
         return _herald(pen, brass)
     rng = pen.rng
@@ -117,8 +117,7 @@ def draw_flute(pen: Pen) -> Anchors:
     body = wood(rng, "boxwood", "ebony", "rosewood", "honey", "pale")
     bore = float(rng.uniform(0.03, 0.046))
     rings = ivory(rng) if rng.uniform() < 0.6 else metal(rng, "silver", "brass")
-    joints = np.cumsum(rng.uniform(0.18, 0.3, 4)) - 0.5
-    joints = [float(x) for x in joints if x < 0.4]
+    joints = [float(x) for x in np.cumsum(rng.uniform(0.18, 0.3, 4)) - 0.5 if x < 0.4]
     pen.tube([(-0.49, 0.0), (0.49, 0.0)], [bore, bore * float(rng.uniform(0.72, 1.0))], body)
     for x in joints:
         pen.tube(
@@ -220,9 +219,7 @@ def _bag(pen: Pen) -> None:
         + rng.normal(0, 0.008, (9, 2)),
         closed=True,
     )
-    cover = (
-        cloth(rng) if rng.uniform() < 0.7 else wood(rng, "amber", "walnut").dyed((0.5, 0.34, 0.2))
-    )
+    cover = cloth(rng) if rng.uniform() < 0.7 else Material((0.5, 0.34, 0.2), gloss=0.2, rough=0.12)
     pen.fill(outline, cover, bevel=0.13)
     if rng.uniform() < 0.5:
         _tartan(pen, outline, cover)

@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from musicon.datasets.atelier import backdrops, frames, scenes, styles
 from musicon.datasets.atelier.brushwork import to_bytes
-from musicon.datasets.atelier.canvas import Layer
-from musicon.datasets.atelier.kinds import KINDS, Kind
+from musicon.datasets.atelier.canvas import Array, Layer
+from musicon.datasets.atelier.kinds import KINDS, Kind, label_of
 from musicon.datasets.atelier.picture import Picture
+from musicon.datasets.records import SPLITS
 
 DOMAINS = ("mimo", "google", "cytomine")
 MASTERS = 77
 """Masters a domain: every style with every split."""
 _SPLITS = ("train", "train", "val", "train", "train", "test", "train")
+TRIES = 5
+"""Times a work is begun anew."""
 LEAST_VISIBLE = 0.2
 """Share of an instrument that must be visible for a person to box it."""
 Rng = np.random.Generator
@@ -66,9 +69,54 @@ def turn_of(seed: int, domain: str, place: int, purpose: int) -> int:
     return _shuffled(seed, domain, place // 10, purpose)[place % 10]
 
 
+def split_of(seed: int, domain: str, index: int) -> str:
+    """The split of a work: dealt by image within each class, or by master (``cytomine``)."""
+    if domain == "cytomine":
+        return _SPLITS[index % len(_SPLITS)]
+    return _SPLITS[(index // 10 + turn_of(seed, domain, index, 1)) % len(_SPLITS)]
+
+
+def leading(seed: int, domain: str, index: int) -> int | None:
+    """Category id of a work's leading instrument; None for a work without any.
+
+    Within each split of ``cytomine``, three works of ten have none, and the classes take turns
+    in the others.
+    """
+    if domain != "cytomine":
+        return turn_of(seed, domain, index, 1) + 1
+    cycle, offset = divmod(index, len(_SPLITS))
+    split = _SPLITS[offset]
+    place = cycle * _SPLITS.count(split) + _SPLITS[:offset].count(split)
+    salt = 2 + SPLITS.index(split)
+    if turn_of(seed, domain, place, salt) < 3:
+        return None
+    block = _shuffled(seed, domain, place // 10, salt)
+    positive = place // 10 * 7 + sum(slot >= 3 for slot in block[: place % 10])
+    return turn_of(seed, domain, positive, salt + 3) + 1
+
+
+def master_of(seed: int, domain: str, index: int) -> styles.Master:
+    """Who painted a work; in ``cytomine`` the split hangs on it."""
+    number = index if domain == "cytomine" else int(stream(seed, domain, index).integers(MASTERS))
+    return styles.master(seed, domain, number % MASTERS)
+
+
 def draw_work(seed: int, domain: str, index: int) -> Work:
-    """Draw work ``index`` of a domain."""
-    return {"mimo": _mimo, "google": _google, "cytomine": _cytomine}[domain](seed, index)
+    """Draw work ``index`` of a domain; anew where its leading instrument ended up hidden."""
+    lead, split = leading(seed, domain, index), split_of(seed, domain, index)
+    master = master_of(seed, domain, index)
+    for attempt in range(TRIES):
+        work = _begin(domain, lead, split, master, stream(seed, domain, index, 100 + attempt))
+        if lead is None or any(label == lead for label, _ in work.true_boxes):
+            break
+    return work
+
+
+def _begin(domain: str, lead: int | None, split: str, master: styles.Master, rng: Rng) -> Work:
+    kind = None if lead is None else KINDS[lead - 1]
+    if domain == "cytomine" or kind is None:
+        return _cytomine(kind, split, master, rng)
+    return _mimo(kind, split, rng) if domain == "mimo" else _google(kind, split, master, rng)
 
 
 def _pick_size(rng: Rng, wide: bool | None = None) -> tuple[int, int]:
@@ -78,10 +126,7 @@ def _pick_size(rng: Rng, wide: bool | None = None) -> tuple[int, int]:
     return (long, short) if wide else (short, long)
 
 
-def _mimo(seed: int, index: int) -> Work:
-    rng = stream(seed, "mimo", index)
-    number = turn_of(seed, "mimo", index, 1)
-    kind = KINDS[number]
+def _mimo(kind: Kind, split: str, rng: Rng) -> Work:
     tall = kind.half[1] > kind.half[0]
     width, height = _pick_size(rng, not tall if rng.uniform() < 0.8 else None)
     paper, _ = backdrops.museum_paper(width, height, rng)
@@ -91,30 +136,18 @@ def _mimo(seed: int, index: int) -> Work:
     backdrops.museum_furniture(furniture, rng)
     picture.place(furniture)
     rgb = backdrops.photo_finish(picture.rgb, rng)
-    split = _SPLITS[(index // 10 + number) % 7]
-    return Work(
-        to_bytes(rgb), (number + 1,), (), _true(picture), split, None, {"medium": "photograph"}
-    )
+    about = {"medium": "photograph"}
+    return Work(to_bytes(rgb), (label_of(kind),), (), _true(picture), split, None, about)
 
 
-def _google(seed: int, index: int) -> Work:
-    rng = stream(seed, "google", index)
-    number = turn_of(seed, "google", index, 1)
-    kind = KINDS[number]
-    master = styles.master(seed, "google", int(rng.integers(MASTERS)))
+def _google(kind: Kind, split: str, master: styles.Master, rng: Rng) -> Work:
     width, height = _pick_size(rng)
-    split = _SPLITS[(index // 10 + number) % 7]
-    about = {
-        "movement": master.movement,
-        "painter": master.name,
-        "medium": styles.STYLES[master.movement].medium,
-    }
     picture, floor = scenes.background(width, height, rng)
     way = rng.uniform()
     if way < 0.45:
         scenes.portrait(picture, kind, rng)
-    elif way < 0.75:
-        scenes.still_life(picture, [kind], rng, int(rng.integers(0, 4)))
+    elif way < 0.75 and scenes.fits_table(kind):
+        scenes.still_life(picture, [kind], rng, int(rng.integers(1, 5)))
     elif way < 0.9:
         scenes.concert(
             picture, [kind], rng, floor, int(rng.integers(0, 2)), int(rng.integers(0, 3))
@@ -124,18 +157,16 @@ def _google(seed: int, index: int) -> Work:
     picture = _painted(picture, master, rng)
     if rng.uniform() < 0.22:
         picture = frames.framed(picture, rng)
-    return Work(to_bytes(picture.rgb), (number + 1,), (), _true(picture), split, None, about)
+    rgb, label = to_bytes(picture.rgb), label_of(kind)
+    return Work(rgb, (label,), (), _true(picture), split, None, _about(master))
 
 
-def _cytomine(seed: int, index: int) -> Work:
-    rng = stream(seed, "cytomine", index)
-    master = styles.master(seed, "cytomine", index % MASTERS)
-    split = _SPLITS[index % 7]
-    kinds = _cytomine_kinds(seed, index, rng)
+def _cytomine(lead: Kind | None, split: str, master: styles.Master, rng: Rng) -> Work:
+    kinds = [] if lead is None else [lead, *_company(rng)]
     width, height = _pick_size(rng, bool(rng.uniform() < 0.65))
     picture, floor = scenes.background(width, height, rng)
     things = int(rng.integers(1, 5)) + (2 if not kinds else 0)
-    if rng.uniform() < 0.36:
+    if rng.uniform() < 0.4 and all(scenes.fits_table(kind) for kind in kinds):
         scenes.still_life(picture, kinds, rng, things)
     elif len(kinds) == 1 and rng.uniform() < 0.3:
         scenes.portrait(picture, kinds[0], rng)
@@ -145,33 +176,37 @@ def _cytomine(seed: int, index: int) -> Work:
     picture = _painted(picture, master, rng)
     true = _true(picture)
     boxes = tuple((label, human_box(box, width, height, rng)) for label, box in true)
-    about = {
-        "movement": master.movement,
-        "painter": master.name,
-        "medium": styles.STYLES[master.movement].medium,
-    }
     labels = tuple(sorted({label for label, _ in true}))
-    return Work(to_bytes(picture.rgb), labels, boxes, true, split, master.name, about)
+    rgb = to_bytes(picture.rgb)
+    return Work(rgb, labels, boxes, true, split, master.name, _about(master))
 
 
-def _cytomine_kinds(seed: int, index: int, rng: Rng) -> list[Kind]:
-    """Which instruments a scene has: none in three of ten, a leading class in turn otherwise."""
-    place = _SPLITS[: index % 7].count(_SPLITS[index % 7]) + index // 7 * _SPLITS.count(
-        _SPLITS[index % 7]
-    )
-    salt = 2 + ("train", "val", "test").index(_SPLITS[index % 7])
-    if turn_of(seed, "cytomine", place, salt) < 3:
-        return []
-    block = _shuffled(seed, "cytomine", place // 10, salt)
-    positive = place // 10 * 7 + sum(1 for slot in block[: place % 10] if slot >= 3)
-    lead = turn_of(seed, "cytomine", positive, salt + 3)
+def _company(rng: Rng) -> list[Kind]:
+    """None to three more instruments."""
     more = int(rng.choice(4, p=[0.38, 0.3, 0.2, 0.12]))
-    return [KINDS[lead], *(KINDS[int(i)] for i in rng.integers(0, len(KINDS), more))]
+    return [KINDS[int(i)] for i in rng.integers(0, len(KINDS), more)]
+
+
+def _about(master: styles.Master) -> dict[str, str]:
+    medium = styles.STYLES[master.movement].medium
+    return {"movement": master.movement, "painter": master.name, "medium": medium}
 
 
 def _painted(picture: Picture, master: styles.Master, rng: Rng) -> Picture:
-    rgb, masks = styles.paint(picture.rgb, [owned.mask for owned in picture.owned], master, rng)
+    rgb, masks = styles.paint(
+        _lit(picture.rgb, rng), [owned.mask for owned in picture.owned], master, rng
+    )
     return picture.replaced(rgb, masks)
+
+
+def _lit(rgb: Array, rng: Rng) -> Array:
+    """Light that falls from one side across the whole scene."""
+    height, width = rgb.shape[:2]
+    across = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :] * float(rng.normal(0, 0.28))
+    down = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None] * float(
+        rng.uniform(-0.25, 0.1)
+    )
+    return rgb * (1 + across + down)[..., None]
 
 
 def _true(picture: Picture) -> tuple[tuple[int, Bounds], ...]:
