@@ -36,8 +36,8 @@ def what_it_is(head: bytes) -> str:
     """A reason for a file that no decoder knows, from its first bytes."""
     for magic in TIFF_MAGIC:
         if head.startswith(magic):
-            return ("a TIFF picture that is damaged or of a kind that cannot be read; save it anew as "
-                    "8-bit RGB")
+            return ("a TIFF picture that is damaged or of a kind that cannot be read; save it anew "
+                    "as 8-bit RGB")
     for magic, words in _LOOKS_LIKE:
         if head.startswith(magic):
             return words

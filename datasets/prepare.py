@@ -24,7 +24,6 @@ from musicon.datasets.records import (
     SPLITS,
     ImageRecord,
     Manifest,
-    ManifestError,
     Rejects,
 )
 from musicon.datasets.sources import base

@@ -1,0 +1,109 @@
+"""One way to fail, one way to show progress, one table."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musicon.datasets import command
+from musicon.datasets.records import ManifestError
+
+
+def failing(error: BaseException) -> int:
+    def main(options: argparse.Namespace) -> int:
+        raise error
+
+    return command.run(main, argparse.ArgumentParser(), [])
+
+
+def test_exit_code_is_passed_on() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("code", type=int)
+    assert command.run(lambda options: options.code, parser, ["1"]) == 1
+    assert command.run(lambda options: options.code, parser, ["0"]) == 0
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (ManifestError("a.json: wrong\n  place"), "error: a.json: wrong place"),
+    (OSError(errno.ENOSPC, "No space left", "out/x"), "error: out/x: no space left on the disk"),
+    (OSError(errno.EACCES, "Permission denied", "out"), "error: out: permission denied; change"),
+    (OSError(errno.EROFS, "Read-only", "out"), "error: out: this disk is read-only"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "x.jpg"), "error: x.jpg: no such file"),
+    (OSError(errno.ENOSPC, "No space left"), "error: no space left on the disk"),
+])
+def test_what_a_person_can_mend_is_one_sentence(
+        error: Exception, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(error) == command.UNUSABLE
+    captured = capsys.readouterr().err
+    assert captured.startswith(words)
+    assert captured.count("\n") == 1 and "Traceback" not in captured
+
+
+def test_our_own_bugs_keep_their_traceback() -> None:
+    for error in (KeyError("x"), ValueError("x"), OSError(errno.EIO, "I/O error"),
+                  ImportError("no module")):
+        with pytest.raises(type(error)):
+            failing(error)
+
+
+def test_missing_extra_says_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(ImportError("needs fiftyone: pip install 'musicon[review]'")) == 2
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(KeyboardInterrupt()) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_full_disk_for_real(tmp_path: Path) -> None:
+    """/dev/full answers every write with ENOSPC."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    code = ("import argparse, sys\nfrom musicon.datasets import command\n"
+            "def main(options):\n    with open('/dev/full', 'wb', 0) as f:\n        f.write(b'x')\n"
+            "sys.exit(command.run(main, argparse.ArgumentParser()))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(command.progress(iter("abc"), 3, "letters")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_draws_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(command.progress("ab", None, "letters")) == ["a", "b"]
+    assert "letters" in terminal.getvalue()
+    drawn = len(terminal.getvalue())
+    assert list(command.progress("ab", None, "letters", quiet=True)) == ["a", "b"]
+    assert len(terminal.getvalue()) == drawn
+
+
+def test_table_is_aligned() -> None:
+    table = command.SummaryTable("split", "images", "share")
+    table.add("train", 1081, 0.5)
+    table.add("val", 52, None)
+    assert str(table) == ("split  images  share\n"
+                          "train   1,081    0.5\n"
+                          "val        52")
+    with pytest.raises(ValueError, match="2 cells in a table of 3"):
+        table.add("test", 1)
+
+
+def test_counted() -> None:
+    assert command.counted(1, "box", "boxes") == "1 box"
+    assert command.counted(2500, "image") == "2,500 images"
