@@ -38,16 +38,9 @@ def chain(number: str | None, tree: Mapping[str, HsClass]) -> tuple[HsClass, ...
     return tuple(tree[n] for n in reversed((number, *_upwards(number))) if n in tree)
 
 
-def _upwards(number: str) -> tuple[str, ...]:
-    """The numbers above, nearest first: an addition goes first, then a suffix, then a digit."""
+def _upwards(number: str) -> list[str]:
+    """The numbers that it could stand under, nearest first: a sign is dropped at a time."""
     above = []
-    while number:
-        if "+" in number:
-            number = number.rpartition("+")[0]
-        elif "-" in number:
-            number = number.rpartition("-")[0]
-        else:
-            number = number[:-1].rstrip(".")
-        if number:
-            above.append(number)
-    return tuple(above)
+    while number := number[:-1].rstrip(".-+"):
+        above.append(number)
+    return above

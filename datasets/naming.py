@@ -85,7 +85,7 @@ def singulars(key: str) -> Iterator[tuple[str, str]]:
 
 
 def _least(word: str) -> int:
-    return 3 if word.isascii() else 1
+    return 4 if word.isascii() else 1
 
 
 def is_short(key: str, letters: int = 3) -> bool:
@@ -218,13 +218,17 @@ def _one_a_target(hits: Iterable[Hit]) -> list[Hit]:
 def is_misspelling(key: str, near: Near) -> bool:
     """True when one is surely the other mistyped: one edit, or two that leave the sound.
 
-    Words of five letters or fewer have too many neighbours to be sure of any, and the first letter
-    of a word is seldom mistyped.
+    Words of five letters or fewer have too many neighbours to be sure of any; with six, a letter
+    too many or too few is sure, another letter is not ("planet" is no "pianet"). The first letter
+    is seldom mistyped.
     """
     heard, meant = sound(key), sound(near.key)
-    if min(len(key), len(near.key)) < 6 or heard[:1] != meant[:1]:
+    shorter = min(len(key), len(near.key))
+    if shorter < 6 or heard[:1] != meant[:1]:
         return False
-    return near.edits == 1 or heard == meant
+    if heard == meant:
+        return True
+    return near.edits == 1 and (shorter > 6 or len(key) != len(near.key))
 
 
 def sound(key: str) -> str:

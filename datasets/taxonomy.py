@@ -302,8 +302,9 @@ class Taxonomy:
             heads = [t for t in targets if self._all[t].also]
             families = {self._all[t].kin for t in targets}
             if len(heads) != 1 or len(families) > 1 or hits[0].rank == naming.HAND:
+                ordered = dict.fromkeys(heads + targets)
                 return Match(query, "ambiguous", None,
-                             tuple(self._all[t].name for t in (heads or targets)))
+                             tuple(self._all[t].name for t in ordered))
             targets = heads
         hit = next(hit for hit in hits if hit.target == targets[0])
         instrument, kind = self._all[hit.target], self._kinds[hit.target]
