@@ -137,7 +137,8 @@ for name in json.loads(sys.argv[1]):
     importlib.import_module(name)
 for file in json.loads(sys.argv[2]):
     spec = importlib.util.spec_from_file_location("tool_" + file.split("/")[-1][:-3], file)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 watching = False
 if states() != before:
     happened.append("a seed, a thread count or a torch setting was changed")

@@ -60,8 +60,8 @@ def test_no_registry_host() -> None:
 
 @pytest.mark.parametrize(("line", "seen"), [
     ("open('" + "/ho" + "me/ann/x.png')", True),
-    ("see ~" + "/work/paintings", False),
-    ("tests" + "/work/thing", False),
+    ("see ~/wo" + "rk/paintings", False),
+    ("tests/wo" + "rk/thing", False),
     ("--images " + "/tm" + "p/a", True),
 ])
 def test_machine_paths_are_told_from_others(line: str, seen: bool) -> None:
