@@ -18,6 +18,7 @@ from musicon.datasets.records import (
     UserError,
     write_atomic,
 )
+from musicon.datasets.sources.base import NOTES
 
 MADE_BY = "musicon prepare_data"
 REJECTS_NAME = "rejects.jsonl"
@@ -93,6 +94,7 @@ def publish(work: Path, out: Path, manifest: Manifest, earlier: Manifest | None)
     """Move what was made into place; the manifest comes last."""
     for name in (JOURNAL, _OPTIONS, _LOCK):
         (work / name).unlink(missing_ok=True)
+    shutil.rmtree(work / "images" / NOTES, ignore_errors=True)
     if not out.exists() or not any(out.iterdir()):
         if manifest.info["in_place"]:
             shutil.rmtree(work / "images", ignore_errors=True)

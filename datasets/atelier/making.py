@@ -24,8 +24,8 @@ import numpy as np
 from musicon.datasets.atelier.works import Work, draw_work
 from musicon.datasets.boxes import xywh_to_xyxy, xyxy_to_xywh
 from musicon.datasets.records import Box, ImageRecord, write_atomic
+from musicon.datasets.sources.base import NOTES
 
-NOTES = ".atelier"
 QUALITY = 90
 SHARD = 32
 

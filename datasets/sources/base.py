@@ -7,7 +7,7 @@
   file or box left out in ``rejects``; or instead of ``read``
 * ``generate(options, folder, progress) -> SourceData``: write new images below ``folder`` (an
   empty folder that ``prepare`` made) and return their records. ``progress(iterable, total, desc)``
-  draws the bar.
+  draws the bar. It may keep notes for going on in ``folder / NOTES``, which is removed at the end.
 
 Record ids, splits left at None, sizes and check sums are set by ``prepare``; a source gives what
 it knows.
@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeVar
 from musicon.datasets.records import Category, ImageRecord, Rejects, UserError
 
 PACKAGE = "musicon.datasets.sources"
+NOTES = ".notes"
 _NOT_SOURCES = frozenset({"base", "boxed", "class_names"})
 _SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
