@@ -75,7 +75,7 @@ def evidence(proposals: Proposals, num_classes: int, disagreement: float,
     Returns:
         float32 (N, L), in [0, 1].
     """
-    if class_agnostic:
+    if class_agnostic or len(proposals) == 0:
         return proposals.scores[:, None].expand(-1, num_classes)
     votes = proposals.scores.new_zeros(len(proposals), num_classes)
     votes[torch.arange(len(proposals)), proposals.labels - 1] = proposals.scores

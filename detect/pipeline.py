@@ -6,6 +6,7 @@ too), the scores are fused (``fusion.py``) and duplicates are suppressed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -18,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from musicon.datasets.boxes import BoxArray, as_boxes, clip, expand
+from musicon.datasets.boxes import BoxArray, as_boxes, clip
+from musicon.datasets.loading import crop_square
 from musicon.datasets.records import Category, UserError
 from musicon.detect.config import Config
 from musicon.detect.detections import Detections
@@ -26,9 +28,12 @@ from musicon.detect.fusion import Proposals, evidence, fuse, suppress, within_re
 
 Precision = Literal["32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WORKING_SIDE = 1600
+"""Pixels; a longer image is shrunk before anything looks at it. No network here sees more of
+it, and crops at its edges stay small in memory."""
 MIN_SIDE = 0.5
 """Pixels of the given image; a box with a shorter side is a rounding artefact."""
-CROPS_AT_ONCE = 256
+CROPS_AT_ONCE = 128
 """Crops that the classifier sees in one go; bounds the memory of a crowded batch."""
 
 
@@ -52,7 +57,8 @@ class ArtworkDetector:
         """Take two trained modules (see ``classifier.py`` and ``detectors/``).
 
         Args:
-            classifier: ``preprocess(uint8 (N, S, S, 3)) -> tensor`` and logits (N, L + 1).
+            classifier: A ``CropClassifier``: ``probabilities(uint8 (N, 3, S, S))`` gives
+                (N, L + 1).
             detector: ``detect(list of float (3, H, W) in 0..1) -> list of dict``.
             config: Their settings.
             categories: The L instruments.
@@ -86,6 +92,16 @@ class ArtworkDetector:
         return cls(model.classifier, model.detector, model.config, model.categories, chosen,
                    precision)
 
+    def fingerprint(self) -> str:
+        """Check sum of weights, settings and categories: equal for equal models."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        digest.update(repr([(c.id, c.name) for c in self.categories]).encode())
+        for module in (self._classifier, self._detector):
+            for name, value in module.state_dict().items():
+                digest.update(name.encode())
+                digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     @property
     def names(self) -> dict[int, str]:
         """Category id -> instrument."""
@@ -115,16 +131,19 @@ class ArtworkDetector:
         for image in images:
             _check_image(image)
         limit = self.threshold if threshold is None else threshold
-        found = self._propose(images)
+        seen = [shrink(image, WORKING_SIDE) for image in images]
+        found = self._propose(seen)
         held = [self._evidence(proposals) for proposals in found]
         near = [within_reach(p, len(self.categories), self.config.fusion, limit, self._agnostic)
                 for p in found]
         crops = [self._crops(image, p.boxes[keep].numpy())
-                 for image, p, keep in zip(images, found, near, strict=True)]
+                 for image, p, keep in zip(seen, found, near, strict=True)]
         opinions = self._probabilities(np.concatenate(crops)).split([len(c) for c in crops])
-        return [self._combine(image, _select(p, keep), h[keep], opinion, limit)
-                for image, p, keep, h, opinion in zip(images, found, near, held, opinions,
-                                                      strict=True)]
+        results = [self._combine(image, _select(p, keep), h[keep], opinion, limit)
+                   for image, p, keep, h, opinion in zip(seen, found, near, held, opinions,
+                                                         strict=True)]
+        return [rescale(result, (image.shape[1], image.shape[0]))
+                for result, image in zip(results, images, strict=True)]
 
     @torch.inference_mode()
     def classify(self, image: NDArray[np.uint8], boxes: object) -> NDArray[np.float32]:
@@ -139,7 +158,9 @@ class ArtworkDetector:
             ``categories``.
         """
         _check_image(image)
-        return self._probabilities(self._crops(image, as_boxes(boxes))).numpy()
+        seen = shrink(image, WORKING_SIDE)
+        scale = np.array([seen.shape[1] / image.shape[1], seen.shape[0] / image.shape[0]] * 2)
+        return self._probabilities(self._crops(seen, as_boxes(as_boxes(boxes) * scale))).numpy()
 
     @property
     def _agnostic(self) -> bool:
@@ -187,22 +208,20 @@ class ArtworkDetector:
 
     def _crops(self, image: NDArray[np.uint8], boxes: BoxArray) -> NDArray[np.uint8]:
         """Square crops (N, S, S, 3) around boxes (N, 4), with the margin."""
-        height, width = image.shape[:2]
-        side = self.config.classifier.image_size
+        side, margin = self.config.classifier.image_size, self.config.fusion.crop_margin
         crops = np.empty((len(boxes), side, side, 3), np.uint8)
-        grown = expand(boxes, self.config.fusion.crop_margin, width, height)
-        for crop, box in zip(crops, grown, strict=True):
-            crop[:] = cut(image, box, side)
+        for crop, box in zip(crops, boxes, strict=True):
+            crop[:] = crop_square(image, box, margin, side)
         return crops
 
     def _probabilities(self, crops: NDArray[np.uint8]) -> Tensor:
-        """Softmax of the classifier over crops (N, S, S, 3): float32 (N, L + 1) on the CPU."""
+        """The classifier's opinion of crops (N, S, S, 3): float32 (N, L + 1) on the CPU."""
         parts = [torch.zeros(0, len(self.categories) + 1)]
         for batch in torch.from_numpy(crops).split(CROPS_AT_ONCE):
             if len(batch):
                 with self._autocast():
-                    logits = self._classifier(self._classifier.preprocess(batch.to(self.device)))
-                parts.append(logits.float().softmax(dim=1).cpu())
+                    seen = batch.to(self.device).permute(0, 3, 1, 2)
+                    parts.append(self._classifier.probabilities(seen).float().cpu())
         probabilities = torch.cat(parts)
         if not torch.isfinite(probabilities).all():
             raise ModelOutputError("the classifier gives probabilities that are not finite "
@@ -221,7 +240,7 @@ class ArtworkDetector:
     def _placed(self, module: nn.Module) -> nn.Module:
         module = module.eval().to(self.device)
         if self.device.type == "cuda":
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = module.to(memory_format=torch.channels_last)
         return module
 
 
@@ -253,26 +272,13 @@ def shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return _pixels(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-
-
-def cut(image: NDArray[np.uint8], box: object, side: int) -> NDArray[np.uint8]:
-    """The part of an image in a box (x0, y0, x1, y1), stretched to (side, side, 3).
-
-    The box is widened to whole pixels, and holds at least one.
-    """
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = as_boxes(box)[0]
-    left, top = min(int(x0), width - 1), min(int(y0), height - 1)
-    right, bottom = max(left + 1, int(np.ceil(x1))), max(top + 1, int(np.ceil(y1)))
-    part = image[top:bottom, left:right]
-    shrinks = part.shape[0] * part.shape[1] > side * side
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return _pixels(cv2.resize(part, (side, side), interpolation=way))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def rescale(detections: Detections, image_wh: tuple[int, int]) -> Detections:
     """The same detections in the pixels of the image at another size (width, height)."""
+    if image_wh == detections.image_wh:
+        return detections
     (width, height), (seen_w, seen_h) = image_wh, detections.image_wh
     scale = np.array([width / seen_w, height / seen_h] * 2, np.float32)
     return replace(detections, boxes=clip(detections.boxes * scale, width, height),
@@ -288,6 +294,3 @@ def _check_image(image: NDArray[np.uint8]) -> None:
         raise ValueError(f"expected a uint8 RGB image (H, W, 3), found {image.dtype} "
                          f"{image.shape}; read files with musicon.datasets.images.decode")
 
-
-def _pixels(image: Any) -> NDArray[np.uint8]:
-    return np.asarray(image, np.uint8)

@@ -1,0 +1,314 @@
+"""Inference over a folder: any number of images in constant memory, resumable after kill -9.
+
+Threads decode ahead of the model and draw behind it; the model itself runs in the calling
+thread. A batch is finished when its pictures are written and its rows are on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from musicon.datasets.command import progress
+from musicon.datasets.images import ImageError, decode_reduced, find_images
+from musicon.datasets.records import UserError
+from musicon.detect.detections import Detections
+from musicon.detect.draw import draw_detections
+from musicon.detect.outputs import (
+    ANNOTATED,
+    REJECTS_NAME,
+    detection_row,
+    reject_row,
+    write_outputs,
+)
+from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, rescale
+from musicon.detect.progress import FOLDER, RUN_NAME, ProgressLog, Row
+from musicon.detect.summary import InferenceSummary
+
+MIN_PICTURE_SIDE = 512
+"""Pixels; annotated pictures of smaller images are enlarged, so that names can be read."""
+JPEG_QUALITY = 90
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+MAX_NAME_BYTES = 255
+BIG_FILE = 25_000_000
+"""Bytes; files above are decoded one at a time, as each may need hundreds of megabytes."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images to search.
+
+    Attributes:
+        root: Folder whose layout ``annotated/`` mirrors; every file is under it.
+        files: Absolute paths, sorted, each once.
+        stamps: int64 (N, 2): bytes and modification time in ns; -1 where the file has gone.
+        left_out: Pictures of earlier results found among the images.
+    """
+
+    root: str
+    files: list[str]
+    stamps: NDArray[np.int64]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How to run; see ``tools/infer.py`` for what each means."""
+
+    threshold: float | None = None
+    batch_size: int = 8
+    workers: int = 2
+    annotated: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One image ready for the model, or the reason why not."""
+
+    index: int
+    image: NDArray[np.uint8] | None
+    image_wh: tuple[int, int]
+    reason: str = ""
+
+
+def list_images(places: Sequence[str], out: Path, limit: int | None = None) -> Listing:
+    """Find the images of folders, files and patterns; each file counts once.
+
+    Pictures that an earlier inference wrote (``annotated/`` beside its progress) are left out.
+
+    Raises:
+        UserError: Nothing there, or the results would overwrite images.
+    """
+    found: set[str] = set()
+    for place in places:
+        found.update(os.path.abspath(path) for path in find_images(place))
+    ours: dict[str, bool] = {}
+    files = sorted(path for path in found if not _is_result(os.path.dirname(path), ours))
+    if not files:
+        raise UserError(f"no images in {', '.join(places)}; give a folder, a file or a pattern "
+                        "such as 'paintings/**/*.jpg' with --images")
+    root = os.path.commonpath([_fixed_part(place) for place in places])
+    pictures = os.path.realpath(out / ANNOTATED) + os.sep
+    if any(os.path.realpath(path).startswith(pictures) for path in files):
+        raise UserError(f"{out / ANNOTATED} holds images to search, which results would "
+                        "overwrite; give another folder with --out")
+    left_out = len(found) - len(files)
+    files = files[:limit]
+    stamps = np.array([_stamp(path) for path in files], np.int64).reshape(-1, 2)
+    return Listing(root, files, stamps, left_out)
+
+
+def run_inference(detector: ArtworkDetector, listing: Listing, out: Path,
+                  options: InferenceOptions) -> InferenceSummary:
+    """Search every image and write the results' folder.
+
+    Results already there are kept if model and settings are the same: only images that are new,
+    changed, or without their annotated picture are searched.
+
+    Raises:
+        UserError: No image could be read (``rejects.jsonl`` is written), another run writes
+            here, or the model fails.
+        OSError: No space, no permission.
+    """
+    threshold = detector.threshold if options.threshold is None else options.threshold
+    key = {"model": detector.fingerprint(), "threshold": threshold,
+           "precision": detector.precision, "format": 1}
+    with ProgressLog(out, listing.files, listing.stamps, key) as log:
+        pictures = Pictures(listing, out / ANNOTATED) if options.annotated else None
+        pending = _pending(log, pictures)
+        started = time.perf_counter()
+        _search(detector, log, pending, pictures, threshold, options)
+        seconds = time.perf_counter() - started
+        info = {"description": "Musical instruments found by musicon",
+                "model": key["model"], "threshold": threshold}
+        counts = write_outputs(log, detector.categories, info)
+        if not counts.images:
+            reason = counts.reasons.most_common(1)[0][0]
+            raise UserError(f"none of the {counts.rejected} files could be read (the most common "
+                            f"reason: {reason}); all are listed in {out / REJECTS_NAME}")
+        return InferenceSummary(counts, len(pending), seconds, len(listing.files) - len(pending),
+                                listing.left_out, log.started_anew, out, options.annotated)
+
+
+class Pictures:
+    """Names and writes the annotated pictures, which mirror the folders of the images."""
+
+    def __init__(self, listing: Listing, folder: Path) -> None:
+        self.listing = listing
+        self.folder = folder
+
+    def path(self, index: int) -> Path:
+        """JPEG files keep their name; others get ``.jpg`` added, so that a.png and a.jpg differ."""
+        file = self.listing.files[index]
+        target = file
+        if not file.lower().endswith(JPEG_SUFFIXES):
+            target += ".jpg"
+            while _holds(self.listing.files, target):
+                target = target[:-4] + "~.jpg"
+        relative = os.path.relpath(target, self.listing.root)
+        parent, name = os.path.split(relative)
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
+            name = f"{name[:50]}~{index}.jpg"
+        return self.folder / parent / name
+
+    def write(self, index: int, image: NDArray[np.uint8], found: Detections,
+              names: dict[int, str]) -> None:
+        """Draw and save one picture, whole or not at all."""
+        drawn = draw_detections(image, found, names, min_side=MIN_PICTURE_SIDE)
+        path = self.path(index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR),
+                                  [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not done:
+            raise UserError(f"{path}: the picture could not be encoded as JPEG")
+        part = path.with_name(f".{index}.part")
+        part.write_bytes(jpeg.tobytes())
+        os.replace(part, path)
+
+
+def _pending(log: ProgressLog, pictures: Pictures | None) -> list[int]:
+    """Indices still to search.
+
+    An image whose picture is missing counts as not done. Files that could not be read are tried
+    again once all others are done, not before: they would change which images share a batch.
+    """
+    rejected = []
+    for index, row in log.rows():
+        if "reject" in row:
+            rejected.append(index)
+        elif pictures is not None and not pictures.path(index).exists():
+            log.forget(index)
+    return [index for index in range(len(log.files)) if not log.is_done(index)] or rejected
+
+
+def _search(detector: ArtworkDetector, log: ProgressLog, pending: Sequence[int],
+            pictures: Pictures | None, threshold: float, options: InferenceOptions) -> None:
+    """Decode, predict, draw, log: batches of ``pending`` in order, so that a rerun makes the same.
+
+    One batch is drawn while the next is searched; the log takes them in order.
+    """
+    pool = ThreadPoolExecutor(options.workers, thread_name_prefix="images")
+    unlogged: deque[tuple[list[Row], list[int], list[Future[None]]]] = deque()
+    try:
+        stream = _decode_ahead(pool, log, pending, options)
+        images = progress(stream, total=len(pending), desc="searching", quiet=options.quiet)
+        while batch := list(islice(images, options.batch_size)):
+            rows, draws = _search_batch(detector, batch, pictures, threshold, pool)
+            unlogged.append((rows, [item.index for item in batch], draws))
+            if len(unlogged) > 1:
+                _log_batch(log, *unlogged.popleft())
+        while unlogged:
+            _log_batch(log, *unlogged.popleft())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _search_batch(detector: ArtworkDetector, batch: Sequence[_Decoded],
+                  pictures: Pictures | None, threshold: float,
+                  pool: ThreadPoolExecutor) -> tuple[list[Row], list[Future[None]]]:
+    images = [item.image for item in batch if item.image is not None]
+    results = iter(_predict(detector, images, threshold))
+    rows, draws = [], []
+    for item in batch:
+        if item.image is None:
+            rows.append(reject_row(item.reason))
+            continue
+        found = rescale(next(results), item.image_wh)
+        rows.append(detection_row(found))
+        if pictures is not None:
+            draws.append(pool.submit(pictures.write, item.index, item.image, found,
+                                     detector.names))
+    return rows, draws
+
+
+def _predict(detector: ArtworkDetector, images: Sequence[NDArray[np.uint8]],
+             threshold: float) -> list[Detections]:
+    try:
+        return detector.predict(images, threshold)
+    except torch.OutOfMemoryError:
+        raise UserError(f"the device has too little memory for {len(images)} images at once; "
+                        f"run again with --batch-size {max(1, len(images) // 2)}") from None
+
+
+def _log_batch(log: ProgressLog, rows: list[Row], indices: list[int],
+               draws: list[Future[None]]) -> None:
+    for draw in draws:
+        draw.result()
+    log.append(rows, indices)
+
+
+def _decode_ahead(pool: ThreadPoolExecutor, log: ProgressLog, pending: Sequence[int],
+                  options: InferenceOptions) -> Iterator[_Decoded]:
+    """Decoded images in order; at most two batches are in memory before they are asked for."""
+    big = threading.Lock()
+
+    def decode(index: int) -> _Decoded:
+        with big if log.stamps[index, 0] > BIG_FILE else nullcontext():
+            return _decode(log.files[index], index)
+
+    ahead = 2 * options.batch_size + options.workers
+    waiting: deque[Future[_Decoded]] = deque()
+    for index in pending:
+        waiting.append(pool.submit(decode, index))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decode(file: str, index: int) -> _Decoded:
+    try:
+        image, image_wh = decode_reduced(file, WORKING_SIDE)
+    except ImageError as error:
+        return _Decoded(index, None, (0, 0), error.reason)
+    return _Decoded(index, image, image_wh)
+
+
+def _fixed_part(place: str) -> str:
+    """The folder that a folder, file or pattern lies in, before any wildcard."""
+    path = os.path.abspath(os.path.expanduser(place))
+    if os.path.isdir(path):
+        return path
+    if not os.path.exists(path):
+        while any(sign in path for sign in "*?["):
+            path = os.path.dirname(path)
+        return path
+    return os.path.dirname(path)
+
+
+def _is_result(folder: str, known: dict[str, bool]) -> bool:
+    """Whether a folder lies in the ``annotated`` folder of an earlier inference."""
+    if folder not in known:
+        parent, name = os.path.split(folder)
+        ours = name == ANNOTATED and os.path.isfile(os.path.join(parent, FOLDER, RUN_NAME))
+        known[folder] = ours or (parent != folder and _is_result(parent, known))
+    return known[folder]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        status: Any = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _holds(files: Sequence[str], path: str) -> bool:
+    place = bisect_left(files, path)
+    return place < len(files) and files[place] == path

@@ -1,0 +1,203 @@
+"""The files that an inference leaves, written row by row from its progress log."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from musicon.datasets.boxes import Xyxy
+from musicon.datasets.records import Box, Category, ImageRecord, Manifest
+from musicon.detect.detections import Detections
+from musicon.detect.progress import ProgressLog, Row
+
+DETECTIONS_NAME = "detections.json"
+TABLE_NAME = "detections.csv"
+REJECTS_NAME = "rejects.jsonl"
+ANNOTATED = "annotated"
+COLUMNS = ("file", "instrument", "score", "x0", "y0", "x1", "y1", "image_width", "image_height",
+           "detector_score", "classifier_score")
+CHUNK = 256
+"""Images turned into JSON at once."""
+
+
+@dataclass
+class Counts:
+    """What the files hold.
+
+    Attributes:
+        images: Images searched.
+        found: Images with a box at least.
+        rejected: Files that could not be read.
+        boxes: Boxes of each instrument, by name.
+        reasons: Rejected files by reason.
+    """
+
+    images: int = 0
+    found: int = 0
+    rejected: int = 0
+    boxes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def detection_row(found: Detections) -> Row:
+    """What the progress log keeps of one image: sizes in pixels, numbers rounded."""
+    return {"wh": list(found.image_wh),
+            "boxes": [[round(v, 3) for v in box] for box in found.boxes.tolist()],
+            "scores": _rounded(found.scores), "labels": found.labels.tolist(),
+            "detector_scores": _rounded(found.detector_scores),
+            "classifier_scores": _rounded(found.classifier_scores)}
+
+
+def reject_row(reason: str) -> Row:
+    """What the progress log keeps of a file that could not be read."""
+    return {"reject": reason}
+
+
+def write_outputs(log: ProgressLog, categories: Sequence[Category],
+                  info: dict[str, Any]) -> Counts:
+    """Write detections.json, detections.csv and rejects.jsonl, each whole or not at all.
+
+    Memory does not grow with the number of images: the log is read once a file.
+    """
+    names = {category.id: category.name for category in categories}
+    counts = _count(log, names)
+    with _whole(log.out / REJECTS_NAME) as stream:
+        for index, row in log.rows():
+            if "reject" in row:
+                line = {"file": _printable(log.files[index]), "reason": row["reject"]}
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if counts.images:
+        with _whole(log.out / DETECTIONS_NAME) as stream:
+            _write_coco(stream, log, categories, info)
+        with _whole(log.out / TABLE_NAME) as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for record in _records(log):
+                table.writerows(_table_rows(record, names))
+    return counts
+
+
+def _count(log: ProgressLog, names: dict[int, str]) -> Counts:
+    counts = Counts()
+    for _, row in log.rows():
+        if "reject" in row:
+            counts.rejected += 1
+            counts.reasons[row["reject"]] += 1
+            continue
+        counts.images += 1
+        counts.found += bool(row["labels"])
+        counts.boxes.update(names[label] for label in row["labels"])
+    return counts
+
+
+def _records(log: ProgressLog) -> Iterator[ImageRecord]:
+    """The images that could be read, numbered from 1, named from the results' folder."""
+    here = os.path.realpath(log.out)
+    number = 0
+    for index, row in log.rows():
+        if "reject" in row:
+            continue
+        number += 1
+        name = os.path.relpath(log.files[index], here).replace(os.sep, "/")
+        width, height = row["wh"]
+        yield ImageRecord(id=number, file_name=name, width=width, height=height, labels=None,
+                          boxes=tuple(_boxes(row)))
+
+
+def _boxes(row: Row) -> Iterator[Box]:
+    values = zip(row["boxes"], row["labels"], row["scores"], row["detector_scores"],
+                 row["classifier_scores"], strict=True)
+    for (x0, y0, x1, y1), label, score, detector, classifier in values:
+        xyxy: Xyxy = (x0, y0, x1, y1)
+        yield Box(xyxy, label, origin="pseudo", score=score,
+                  extra={"detector_score": detector, "classifier_score": classifier})
+
+
+def _write_coco(stream: TextIO, log: ProgressLog, categories: Sequence[Category],
+                info: dict[str, Any]) -> None:
+    """A manifest, as ``Manifest.write`` writes it, without ever holding it whole."""
+    frame = Manifest(log.out, tuple(categories), (), info).to_coco()
+    stream.write('{"info": ' + _json(frame["info"]) + ',\n"images": [')
+    _write_list(stream, (row for part in _coco_parts(log, categories) for row in part["images"]))
+    stream.write('],\n"annotations": [')
+    _write_list(stream, _annotations(log, categories))
+    stream.write('],\n"categories": [')
+    _write_list(stream, frame["categories"])
+    stream.write("]}\n")
+
+
+def _annotations(log: ProgressLog, categories: Sequence[Category]) -> Iterator[dict[str, Any]]:
+    before = 0
+    for part in _coco_parts(log, categories):
+        for row in part["annotations"]:
+            yield row | {"id": row["id"] + before}
+        before += len(part["annotations"])
+
+
+def _coco_parts(log: ProgressLog, categories: Sequence[Category]) -> Iterator[dict[str, Any]]:
+    records = _records(log)
+    while chunk := tuple(islice(records, CHUNK)):
+        yield Manifest(log.out, tuple(categories), chunk).to_coco()
+
+
+def _write_list(stream: TextIO, rows: Iterable[dict[str, Any]]) -> None:
+    for number, row in enumerate(rows):
+        stream.write((",\n " if number else "\n ") + _json(row))
+
+
+def _table_rows(record: ImageRecord, names: dict[int, str]) -> Iterator[tuple[Any, ...]]:
+    """One row a box; an image in which nothing was found has one row without a box."""
+    file, size = _printable(record.file_name), (record.width, record.height)
+    if not record.boxes:
+        yield (file, *[""] * 6, *size, "", "")
+    for box in record.boxes:
+        yield (file, names[box.label], box.score, *box.xyxy, *size,
+               box.extra["detector_score"], box.extra["classifier_score"])
+
+
+def _json(value: Any) -> str:
+    """JSON in UTF-8 letters; a file name that is not UTF-8 is kept as escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() or _is_utf8(text) else json.dumps(value)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(name: str) -> str:
+    """A file name for people: bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(v), 6) for v in values]
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """A file to write row by row that replaces the old one at the end, or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise

@@ -1,0 +1,100 @@
+"""What a person is told after an inference, and the review that the results go into."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from musicon.datasets.records import Manifest, UserError
+from musicon.detect.outputs import ANNOTATED, DETECTIONS_NAME, REJECTS_NAME, TABLE_NAME, Counts
+
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class InferenceSummary:
+    """What was done.
+
+    Attributes:
+        counts: What the files hold, earlier runs' share included.
+        searched: Files that this run decoded and put through the model.
+        seconds: Time that took.
+        resumed: Files finished by an earlier run.
+        left_out: Pictures of earlier results that lay among the images.
+        started_anew: Why earlier results were not used, if there were any.
+        out: The results' folder.
+        annotated: Whether pictures were drawn.
+    """
+
+    counts: Counts
+    searched: int
+    seconds: float
+    resumed: int
+    left_out: int
+    started_anew: str | None
+    out: Path
+    annotated: bool
+
+    @property
+    def images_per_second(self) -> float:
+        """Speed of this run, decoding, drawing and writing included."""
+        return self.searched / self.seconds if self.seconds > 0 else 0.0
+
+
+def lines(summary: InferenceSummary) -> list[str]:
+    """The summary for the terminal: what was found, how fast, where it is."""
+    counts, out = summary.counts, summary.out
+    text = []
+    if summary.left_out:
+        text.append(f"{summary.left_out:,} pictures drawn by an earlier run were not searched")
+    if summary.started_anew:
+        text.append(f"the results here were made with {summary.started_anew}: started anew")
+    if summary.resumed:
+        text.append(f"{summary.resumed:,} files were done by an earlier run and are kept")
+    text.append(f"{counts.images:,} images, {counts.found:,} with instruments, "
+                f"{sum(counts.boxes.values()):,} boxes")
+    width = max([len(name) for name in counts.boxes], default=0)
+    text += [f"  {name.ljust(width)}  {n:,}" for name, n in counts.boxes.most_common()]
+    if summary.searched:
+        text.append(f"{summary.images_per_second:.1f} images/s")
+    if counts.rejected:
+        text.append(f"{counts.rejected:,} files could not be read:")
+        text += [f"  {n:,} x {reason}" for reason, n in counts.reasons.most_common(5)]
+    text.append(f"boxes:    {out / DETECTIONS_NAME}, {out / TABLE_NAME}")
+    if summary.annotated:
+        text.append(f"pictures: {out / ANNOTATED}")
+    if counts.rejected:
+        text.append(f"rejects:  {out / REJECTS_NAME}")
+    return text
+
+
+def results_name(images: Sequence[str], name: str | None = None) -> str:
+    """What results are called where nobody says: after the folder of the images."""
+    if name is None:
+        first = os.path.abspath(os.path.expanduser(images[0]))
+        while any(sign in first for sign in "*?[") and not os.path.exists(first):
+            first = os.path.dirname(first)
+        name = os.path.basename(first if os.path.isdir(first) else os.path.dirname(first))
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:MAX_NAME] or "images"
+
+
+def load_review(out: Path, name: str | None, quiet: bool) -> str:
+    """Load the results into FiftyOne; where that cannot be, say how to get the review later.
+
+    Returns:
+        One line for the terminal.
+    """
+    file = out / DETECTIONS_NAME
+    again = f"python tools/review.py --predictions {file}"
+    try:
+        from musicon.detect.review.fiftyone_app import dataset_name, load_dataset
+
+        chosen = name or dataset_name(file)
+        load_dataset(chosen, predictions=Manifest.read(file), quiet=quiet)
+    except (ImportError, UserError) as error:
+        sentence = " ".join(str(error).split())
+        return f"review:   not loaded ({sentence}); the results are complete; later: {again}"
+    return f"review:   {again} --name {chosen}"

@@ -1,0 +1,74 @@
+"""Find and name the musical instruments in pictures: boxes, a table, drawn pictures, a review."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from musicon.datasets import command
+from musicon.detect import inference, summary
+
+
+def main(options: argparse.Namespace) -> int:
+    """Search, write, sum up, load the review; 1 when some files could not be read."""
+    from musicon.detect.checkpoints import find_newest
+    from musicon.detect.pipeline import ArtworkDetector
+
+    out = options.out or Path("results") / summary.results_name(options.images, options.name)
+    listing = inference.list_images(options.images, out, options.limit)
+    model = options.model or find_newest()
+    detector = ArtworkDetector.load(model, options.device, options.precision)
+    if not options.quiet:
+        print(f"searching {len(listing.files):,} images with {model}", flush=True)
+    settings = inference.InferenceOptions(
+        threshold=options.threshold, batch_size=options.batch_size, workers=options.workers,
+        annotated=options.annotated, quiet=options.quiet)
+    done = inference.run_inference(detector, listing, out, settings)
+    if not options.quiet:
+        print("\n".join(summary.lines(done)))
+    if options.review:
+        print(summary.load_review(out, options.name, options.quiet))
+    return command.DONE_WITH_REJECTS if done.counts.rejected else command.DONE
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = argparse.ArgumentParser(description=__doc__)
+    add = made.add_argument
+    add("--images", nargs="+", required=True, metavar="DIR|FILE|GLOB", help="what to search")
+    add("--model", type=Path, help="model or run folder (default: the newest trained in runs/)")
+    add("--out", type=Path, help="results (default: results/NAME, after the images' folder)")
+    add("--threshold", type=share, help="lowest score, 0 to 1 (default: the model's own)")
+    add("--batch-size", type=count, default=8, help="images at once (default: 8)")
+    add("--workers", type=count, default=min(8, os.cpu_count() or 2),
+        help="threads that decode and draw (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    add("--precision", choices=("32", "bf16", "fp16"), default="32", help="default: 32")
+    add("--no-annotated", dest="annotated", action="store_false", help="draw no pictures")
+    add("--no-review", dest="review", action="store_false", help="load nothing into FiftyOne")
+    add("--name", help="name of the FiftyOne data set (default: after the results' folder)")
+    add("--limit", type=count, help="search only the first N images")
+    add("--quiet", action="store_true", help="no progress bar, no summary")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main, parser()))
