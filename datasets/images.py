@@ -269,7 +269,7 @@ def _broken(error: BaseException) -> bool:
 
 def _damage(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    if "truncated" in text or "broken data stream" in text or "decoder error" in text:
+    if "truncated" in text.lower() or "broken data stream" in text or "decoder error" in text:
         return f"truncated or damaged picture ({text})"
     return f"damaged picture ({text})"
 
@@ -303,16 +303,19 @@ def _identify(path: str | Path, stream: BinaryIO, max_pixels: int) -> Image.Imag
             # later; ours (max_pixels) is per call, so Pillow's is lifted while a header is read.
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                return Image.open(stream, formats=formats)
+                image = Image.open(stream, formats=formats)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
+        if not pixels.is_misread(image):
+            return image
     except UnidentifiedImageError:
-        unusual = None
-        if head[:4] in pixels.TIFF_MAGIC:
-            unusual = pixels.open_unusual_tiff(stream, max_pixels)
-        if unusual is None:
-            raise ImageError(path, pixels.what_it_is(head)) from None
-        return unusual
+        pass
+    unusual = None
+    if head[:4] in pixels.TIFF_MAGIC:
+        unusual = pixels.open_unusual_tiff(stream, max_pixels)
+    if unusual is None:
+        raise ImageError(path, pixels.what_it_is(head))
+    return unusual
 
 
 def _orientation(image: Image.Image) -> int:

@@ -13,7 +13,8 @@ from PIL import Image, ImageCms
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO = 0
-_PHOTOMETRIC_TAG, _MAX_SAMPLE_TAG = 262, 281
+_SEPARATE_PLANES = 2
+_BITS_TAG, _PHOTOMETRIC_TAG, _MAX_SAMPLE_TAG, _PLANAR_TAG = 258, 262, 281, 284
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 _LOOKS_LIKE = (
@@ -188,6 +189,13 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 def _lab_transform() -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(ImageCms.createProfile("LAB"),
                                    ImageCms.createProfile("sRGB"), "LAB", "RGB")
+
+
+def is_misread(image: Image.Image) -> bool:
+    """True for TIFF with 16-bit colours in separate planes, which Pillow opens but garbles."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_TAG, (8,))
+    return bool(tags.get(_PLANAR_TAG) == _SEPARATE_PLANES and len(bits) > 1 and max(bits) > 8)
 
 
 def open_unusual_tiff(stream: BinaryIO, max_pixels: int) -> Image.Image | None:

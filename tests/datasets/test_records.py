@@ -186,8 +186,8 @@ def test_numpy_values_can_be_written(tmp_path: Path) -> None:
     import numpy as np
 
     corners = tuple(np.array([0, 0, 2, 2], np.float32))
-    record = ImageRecord(np.int64(1), "a.jpg", np.int32(5), 5,  # type: ignore[arg-type]
-                         (Box(corners, np.int64(1), score=np.float32(0.5)),))  # type: ignore[arg-type]
+    record = ImageRecord(np.int64(1), "a.jpg", np.int32(5), 5,
+                         (Box(corners, np.int64(1), score=np.float32(0.5)),))
     file = Manifest(tmp_path, CATEGORIES, (record,)).write(tmp_path)
     assert Manifest.read(file).images[0].boxes[0].score == 0.5
 
