@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,20 @@ from musicon.datasets.records import SPLITS, Manifest, UserError, write_atomic
 from musicon.detect import plots
 from musicon.detect.calibration import CropMetrics, crop_metrics
 from musicon.detect.config import FusionConfig
-from musicon.detect.evaluation import DetectionMetrics, EvaluationError, evaluate
+from musicon.detect.evaluation import (
+    DetectionMetrics,
+    EvaluationError,
+    evaluate,
+    is_boxed,
+)
 from musicon.detect.examples import galleries
-from musicon.detect.prediction import Predictions, read_predictions, run_model
+from musicon.detect.prediction import (
+    NamedCrops,
+    Predictions,
+    is_named,
+    read_predictions,
+    run_model,
+)
 from musicon.detect.report import Report, figure, write_report
 
 BOOTSTRAP_ROUNDS = 1000
@@ -62,13 +73,15 @@ class EvaluationResult:
 
     Attributes:
         metrics: Figures of the boxes.
-        crops: Figures of the classifier alone; None where no model ran.
+        crops: Figures of the classifier alone on true boxes; None where no model ran.
+        pictures: The same on whole pictures of one instrument that nobody boxed.
         rejected: Images that could not be read.
         out: Folder with metrics.json, report.html, plots and rejects.jsonl.
     """
 
     metrics: DetectionMetrics
     crops: CropMetrics | None
+    pictures: CropMetrics | None
     rejected: int
     out: Path
 
@@ -84,29 +97,38 @@ def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
     predictions, threshold, origin = _predict(options, data, whole)
     metrics = evaluate(data, predictions.found, model_categories=predictions.categories,
                        threshold=threshold, bootstrap=BOOTSTRAP_ROUNDS)
-    crops = None
-    if predictions.crop_probabilities is not None:
-        crops = crop_metrics(predictions.crop_probabilities, predictions.crop_labels)
+    crops, pictures = _named(predictions.crops), _named(predictions.pictures)
     facts = _facts(options, data)
     options.out.mkdir(parents=True, exist_ok=True)
-    pictures = _plots(metrics, crops)
-    for name, png in pictures.items():
+    drawn = _plots(metrics, crops)
+    for name, png in drawn.items():
         write_atomic(options.out / f"{name}.png", png)
-    document = {"facts": facts, **metrics.to_json(),
-                "crops": None if crops is None else crops.to_json(),
-                "crops_left_out": predictions.crops_left_out,
-                "unreadable": len(predictions.rejects), "predicted_not_in_data":
-                predictions.not_in_data}
+    result = EvaluationResult(metrics, crops, pictures, len(predictions.rejects), options.out)
+    document = {"facts": facts, **_json(result, predictions)}
     write_atomic(options.out / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1))
-    if options.model is not None:
+    if options.predictions is None:
         predictions.to_manifest(data, options.out).write(options.out / "predictions.json")
-    report = Report(metrics, facts, crops,
-                    galleries(data, metrics, limit=options.pictures, rejects=predictions.rejects),
-                    {name.replace("_", " "): png for name, png in pictures.items()},
-                    _notes(metrics, predictions), origin)
+    report = Report(
+        metrics=metrics, facts=facts, crops=crops, pictures=pictures,
+        galleries=galleries(data, metrics, limit=options.pictures, rejects=predictions.rejects),
+        plots={name.replace("_", " "): png for name, png in drawn.items()},
+        notes=_notes(metrics, predictions), threshold_origin=origin)
     write_report(options.out / "report.html", report)
     predictions.rejects.write(options.out / "rejects.jsonl")
-    return EvaluationResult(metrics, crops, len(predictions.rejects), options.out)
+    return replace(result, rejected=len(predictions.rejects))
+
+
+def _named(said: NamedCrops | None) -> CropMetrics | None:
+    return None if said is None else crop_metrics(said.probabilities, said.labels)
+
+
+def _json(result: EvaluationResult, predictions: Predictions) -> dict[str, Any]:
+    parts = {"crops": (result.crops, predictions.crops),
+             "pictures": (result.pictures, predictions.pictures)}
+    named = {key: {**figures.to_json(), "left_out": said.left_out}
+             for key, (figures, said) in parts.items() if figures is not None and said is not None}
+    return {**result.metrics.to_json(), **named, "unreadable": result.rejected,
+            "predicted_not_in_data": predictions.not_in_data}
 
 
 def select_split(data: Manifest, split: str, source: Path) -> Manifest:
@@ -116,8 +138,11 @@ def select_split(data: Manifest, split: str, source: Path) -> Manifest:
         EvaluationError: There is none, or none whose boxes are known.
     """
     chosen = data if split == "all" else data.select(split=split)
-    if chosen.images:
+    if any(is_boxed(record) or is_named(record) for record in chosen.images):
         return chosen
+    if chosen.images:
+        raise EvaluationError(f"{source}: none of the {len(chosen)} images of split {split!r} can "
+                              "be scored: they have no boxes and no single known instrument")
     counts = {name: len(data.select(split=name)) for name in SPLITS}
     there = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
     advice = f"there are {there}: give one with --split" if there else \
@@ -176,7 +201,9 @@ def _notes(metrics: DetectionMetrics, predictions: Predictions) -> list[str]:
     if predictions.not_in_data:
         notes.append(f"{predictions.not_in_data:,} of the predicted pictures are not in these "
                      "data and were not scored.")
-    if metrics.coverage.boxes < 30:
+    if not metrics.coverage.images:
+        notes.append("No picture of these data has boxes: only the classifier could be scored.")
+    elif metrics.coverage.boxes < 30:
         notes.append(f"Only {metrics.coverage.boxes:,} instruments were to be found: take every "
                      "figure as a rough guess.")
     return notes
@@ -196,8 +223,9 @@ def _plots(metrics: DetectionMetrics, crops: CropMetrics | None) -> dict[str, by
     return {name: plots.to_png(drawn) for name, drawn in figures.items()}
 
 
-def bar_values(metrics: DetectionMetrics, crops: CropMetrics | None) -> dict[str, float | None]:
+def bar_values(result: EvaluationResult) -> dict[str, float | None]:
     """The figures that ``--require`` can be given a bar for, by name."""
+    metrics, crops, pictures = result.metrics, result.crops, result.pictures
     coco = {key.lower(): None if value < 0 else value for key, value in metrics.coco.items()}
     return coco | {
         "agnostic_ap": metrics.agnostic_ap, "agnostic_ap50": metrics.agnostic_ap50,
@@ -210,6 +238,8 @@ def bar_values(metrics: DetectionMetrics, crops: CropMetrics | None) -> dict[str
         "crop_top3": None if crops is None else crops.top3,
         "crop_named": None if crops is None else crops.named,
         "crop_ece": None if crops is None else crops.calibration.error,
+        "picture_top1": None if pictures is None else pictures.top1,
+        "picture_top3": None if pictures is None else pictures.top3,
     }
 
 
@@ -217,7 +247,7 @@ BAR_NAMES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small",
     "ar_medium", "ar_large", "agnostic_ap", "agnostic_ap50", "agnostic_ap10", "macro_f1",
     "precision", "recall", "f1", "naming_accuracy", "false_alarms", "ece", "crop_top1",
-    "crop_top3", "crop_named", "crop_ece",
+    "crop_top3", "crop_named", "crop_ece", "picture_top1", "picture_top3",
 )
 LOWER_IS_BETTER = frozenset({"false_alarms", "ece", "crop_ece"})
 
@@ -263,7 +293,7 @@ class Bar:
 
 def summary(result: EvaluationResult) -> str:
     """A compact table for the terminal."""
-    metrics, crops = result.metrics, result.crops
+    metrics, crops, pictures = result.metrics, result.crops, result.pictures
     table = SummaryTable("figure", "by name", "any instrument")
     rows: Sequence[tuple[str, Any, Any]] = (
         ("AP", metrics.coco["AP"], metrics.agnostic_coco["AP"]),
@@ -280,6 +310,8 @@ def summary(result: EvaluationResult) -> str:
          metrics.calibration.error),
         ("crops named: top-1", None if crops is None else crops.top1, None),
         ("crops named: top-3", None if crops is None else crops.top3, None),
+        ("whole pictures named: top-1", None if pictures is None else pictures.top1, None),
+        ("whole pictures named: top-3", None if pictures is None else pictures.top3, None),
     )
     for name, named, agnostic in rows:
         if named is not None or agnostic is not None:

@@ -128,8 +128,8 @@ def plot_confusion(metrics: DetectionMetrics) -> Figure:
     size = 9 if len(names) <= 14 else 7.5
     for (row, column), value in np.ndenumerate(matrix):
         if value:
-            axes.text(float(column), float(row), f"{value}", ha="center", va="center", fontsize=size,
-                      color="white" if share[row, column] > 0.55 else INK)
+            axes.text(float(column), float(row), f"{value}", ha="center", va="center",
+                      fontsize=size, color="white" if share[row, column] > 0.55 else INK)
     given = [*names[:-1], "not found"]
     true = [*names[:-1], "no instrument"]
     axes.set_xticks(range(len(names)), [_short(n) for n in given], rotation=55, ha="right",
@@ -144,8 +144,8 @@ def plot_confusion(metrics: DetectionMetrics) -> Figure:
     axes.tick_params(length=0, colors=INK)
     _title(axes, f"Confusion at threshold {metrics.threshold:.2f}",
            "boxes; darker: larger share of the row"
-           + ("; mix-ups among the others count as right here" if len(names) < len(
-               metrics.confusion_names) and "other classes" in names[-2] else ""))
+           + ("; mix-ups among the other classes count as right here"
+              if len(names) > MAX_MATRIX + 1 else ""))
     return figure
 
 

@@ -26,16 +26,30 @@ from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, rescale
 
 
 @dataclass(frozen=True)
+class NamedCrops:
+    """What the classifier alone says of parts of pictures whose class is known.
+
+    Attributes:
+        probabilities: (N, C + 1); column 0 is the negative class.
+        labels: (N,), columns of the true classes.
+        left_out: Crops of classes that the model does not know.
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    left_out: int
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What was found in the images of a manifest.
 
     Attributes:
         found: Image id of the manifest -> detections.
         categories: What their labels refer to; None where they are the manifest's own.
-        crop_probabilities: (N, C + 1) of the classifier on the true boxes; column 0 is the
-            negative class; None where no model ran.
-        crop_labels: (N,) columns of the true classes.
-        crops_left_out: True boxes of classes that the model does not know.
+        crops: The classifier on the true boxes; None where no model ran.
+        pictures: The classifier on whole pictures that hold one instrument, named but not
+            boxed; None where no model ran.
         rejects: Images that could not be read, with the reason.
         not_in_data: Predicted images that the manifest does not list.
         lowest: Least score that the predictions were cut at, where it is known.
@@ -43,9 +57,8 @@ class Predictions:
 
     found: Mapping[int, Detections]
     categories: tuple[Category, ...] | None
-    crop_probabilities: NDArray[np.float32] | None = None
-    crop_labels: NDArray[np.int64] | None = None
-    crops_left_out: int = 0
+    crops: NamedCrops | None = None
+    pictures: NamedCrops | None = None
     rejects: Rejects = field(default_factory=Rejects)
     not_in_data: int = 0
     lowest: float | None = None
@@ -79,40 +92,64 @@ def _boxes(found: Detections) -> Iterator[Box]:
 
 def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
               workers: int = 2, quiet: bool = False) -> Predictions:
-    """Search every image that can be scored, and have the classifier name its true boxes.
+    """Search every image that can be scored, and have the classifier name what is known.
 
     Boxes of all scores are kept: average precision needs the unlikely ones too.
     """
     columns, common = _crop_columns(detector.categories, data)
-    records = [record for record in data.images if is_boxed(record)]
+    records = [record for record in data.images if is_boxed(record) or is_named(record)]
+    crops, pictures = _Naming(detector, columns, common), _Naming(detector, columns, common)
     rejects, found = Rejects(), {}
-    rows: list[NDArray[np.float32]] = []
-    labels: list[int] = []
-    left_out = 0
     decoded = progress(_decoded(data, records, batch_size + workers, workers),
                        total=len(records), desc="evaluating", quiet=quiet)
     while batch := list(islice(decoded, batch_size)):
-        readable = []
+        to_search = []
         for record, image, reason in batch:
             if image is None:
                 rejects.add(data.path(record), reason)
+            elif is_named(record):
+                pictures.add(image, [[0, 0, image.shape[1], image.shape[0]]],
+                             record.known_labels)
             else:
-                readable.append((record, image))
-        results = detector.predict([image for _, image in readable], threshold=0.0)
-        for (record, image), result in zip(readable, results, strict=True):
+                to_search.append((record, image))
+        results = detector.predict([image for _, image in to_search], threshold=0.0)
+        for (record, image), result in zip(to_search, results, strict=True):
             found[record.id] = rescale(result, (record.width, record.height))
             boxes = [box for box in record.boxes if not box.iscrowd]
-            known = [box for box in boxes if box.label in common]
-            left_out += len(boxes) - len(known)
-            if known:
-                scale = image.shape[1] / record.width, image.shape[0] / record.height
-                crops = as_boxes([box.xyxy for box in known]) * np.tile(scale, 2)
-                rows.append(_merged(detector.classify(image, crops), columns))
-                labels += [common[box.label] for box in known]
-    width = 1 + max(columns, default=0)
-    return Predictions(found, detector.categories,
-                       np.concatenate([np.zeros((0, width), np.float32), *rows]),
-                       np.array(labels, np.int64), left_out, rejects)
+            scale = [image.shape[1] / record.width, image.shape[0] / record.height] * 2
+            crops.add(image, as_boxes([box.xyxy for box in boxes]) * np.array(scale, np.float32),
+                      [box.label for box in boxes])
+    return Predictions(found, detector.categories, crops.result(), pictures.result(), rejects)
+
+
+def is_named(record: ImageRecord) -> bool:
+    """True where the image holds one instrument that is named but not boxed."""
+    return not record.boxes and len(record.known_labels) == 1
+
+
+class _Naming:
+    """Gathers what the classifier says, image by image."""
+
+    def __init__(self, detector: ArtworkDetector, columns: Sequence[int],
+                 common: Mapping[int, int]) -> None:
+        self.detector, self.columns, self.common = detector, columns, common
+        self.rows = [np.zeros((0, 1 + max(columns)), np.float32)]
+        self.labels: list[int] = []
+        self.left_out = 0
+
+    def add(self, image: NDArray[np.uint8], boxes: object, labels: Sequence[int]) -> None:
+        """Classify boxes (N, 4) of one image; those of classes that are not shared are counted."""
+        known = [i for i, label in enumerate(labels) if label in self.common]
+        self.left_out += len(labels) - len(known)
+        if known:
+            said = self.detector.classify(image, as_boxes(boxes)[known])
+            self.rows.append(_merged(said, self.columns))
+            self.labels += [self.common[labels[i]] for i in known]
+
+    def result(self) -> NamedCrops:
+        """All of it."""
+        return NamedCrops(np.concatenate(self.rows), np.array(self.labels, np.int64),
+                          self.left_out)
 
 
 def _crop_columns(model: Sequence[Category], data: Manifest) -> tuple[list[int], dict[int, int]]:

@@ -39,7 +39,8 @@ class Report:
     Attributes:
         metrics: The evaluation.
         facts: Name -> value of what was evaluated: model, data, split, date, ...
-        crops: The crop classifier's figures, where a model ran.
+        crops: The classifier's figures on true boxes, where a model ran.
+        pictures: The same on whole pictures of one instrument that nobody boxed.
         galleries: Pictures.
         plots: Title -> PNG.
         notes: Sentences that a reader must know before trusting a figure.
@@ -49,6 +50,7 @@ class Report:
     metrics: DetectionMetrics
     facts: Mapping[str, str]
     crops: CropMetrics | None = None
+    pictures: CropMetrics | None = None
     galleries: Sequence[Gallery] = ()
     plots: Mapping[str, bytes] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -72,7 +74,11 @@ def render(report: Report) -> str:
                     _or_none(metrics.agnostic_coco[key])) for key in COCO_KEYS],
         thresholds=threshold_rows(metrics), coverage=coverage_sentences(metrics),
         colours={kind: hex_colour(colour) for kind, colour in COLOURS.items()},
-        caption=caption,
+        caption=caption, classifier=[
+            (title, crops) for title, crops in (
+                ("crops around a person's boxes", report.crops),
+                ("whole pictures of one instrument that nobody boxed", report.pictures))
+            if crops is not None and crops.count],
     )
 
 

@@ -27,7 +27,7 @@ def main(options: argparse.Namespace) -> int:
         quiet=options.quiet))
     if not options.quiet:
         print(run.summary(result))
-    values = run.bar_values(result.metrics, result.crops)
+    values = run.bar_values(result)
     missed = [reason for bar in bars if (reason := bar.missed_by(values))]
     for reason in missed:
         print(f"bar missed: {reason}", file=sys.stderr)

@@ -151,9 +151,9 @@ def test_paired_difference_sees_what_separate_intervals_hide() -> None:
     second = PooledBoxes(lower[order], first.hits[order], first.image[order], first.to_find)
     low, high = bootstrap_difference(first, second, 500) or (0.0, 0.0)
     assert 0 < low < high
-    interval_first, interval_second = bootstrap_interval(first, 500), bootstrap_interval(second, 500)
-    assert interval_first is not None and interval_second is not None
-    assert interval_first[1] > interval_second[0]
+    apart = bootstrap_interval(first, 500), bootstrap_interval(second, 500)
+    assert apart[0] is not None and apart[1] is not None
+    assert apart[0][1] > apart[1][0]
     assert bootstrap_difference(first, first, 50) == (0.0, 0.0)
 
 
