@@ -178,7 +178,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _printable(name: str) -> str:
-    """A file name for people: bytes that are not UTF-8 as \\xNN."""
+    """A file name for people: a byte that is not UTF-8 as its hexadecimal escape."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
