@@ -188,7 +188,7 @@ def _harmonise(layer: NDArray[np.float32], alpha: NDArray[np.float32],
     own = layer[y0:y1, x0:x1][inside]
     around = canvas[y0:y1, x0:x1].reshape(-1, 3)
     mean, deviation = own.mean(0), own.std(0) + 1e-3
-    towards = rng.uniform(0.1, 0.75)
+    towards = rng.uniform(0.05, 0.55)
     target_mean = mean + towards * (around.mean(0) - mean)
     wanted = np.maximum(around.std(0), 18)
     target_deviation = deviation * (wanted / deviation) ** (0.6 * towards)

@@ -116,14 +116,14 @@ def _connected_to_border(like_ground: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _holes(distance: NDArray[np.float32], ground: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Ground seen through the instrument: enclosed, and of nearly the ground's very colour.
 
-    A white drum head on a white ground is enclosed as well; holes that would take more than 40 %
+    A white drum head on a white ground is enclosed as well; holes that would take more than 70 %
     of what is left are therefore kept as instrument.
     """
     enclosed = (distance < 3.5) & ~ground
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(enclosed.astype(np.uint8))
     large = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= 12]
     holes = np.isin(pieces, large)
-    return holes if holes.sum() < 0.4 * (~ground).sum() else np.zeros_like(holes)
+    return holes if holes.sum() < 0.7 * (~ground).sum() else np.zeros_like(holes)
 
 
 def _keep_large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

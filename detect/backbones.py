@@ -91,11 +91,6 @@ class Pyramid(nn.Module):
         maps = self.body(images)
         return list(maps.values()) if isinstance(maps, Mapping) else list(maps)
 
-    def freeze(self, stages: int) -> None:
-        """Stop the first ``stages`` stages (the stem counts as the first) from learning."""
-        for part in _stages(self.body)[:stages]:
-            part.requires_grad_(False)
-
 
 def freeze_stages(network: nn.Module, stages: int) -> None:
     """Stop the first ``stages`` stages of a network (the stem is the first) from learning."""
@@ -189,7 +184,7 @@ def _torchvision_network(name: str, num_outputs: int, weights: str, dropout: flo
         if weights != "none":
             load_weight_file(network, Path(weights))
     if hasattr(network, "aux_logits"):
-        network.aux_logits = False
+        network.__dict__["aux_logits"] = False
         for aux in ("AuxLogits", "aux1", "aux2"):
             if hasattr(network, aux):
                 setattr(network, aux, None)
@@ -211,7 +206,7 @@ def _warn_random(name: str, error: Exception) -> None:
 def _timm_pyramid(name: str, strides: tuple[int, ...]) -> nn.Module:
     import timm
 
-    info = timm.create_model(name, features_only=True).feature_info
+    info: Any = timm.create_model(name, features_only=True).feature_info
     levels = [i for i, r in enumerate(info.reduction()) if r in strides]
     if [info.reduction()[i] for i in levels] != list(strides):
         raise BackboneError(f"{name} has no feature maps at strides 8, 16 and 32; "
@@ -229,7 +224,7 @@ def _torchvision_pyramid(network: nn.Module) -> nn.Module:
     _, nodes = get_graph_node_names(network)
     everything = create_feature_extractor(network.eval(), return_nodes=nodes[1:])
     with torch.no_grad():
-        maps = everything(torch.zeros(1, 3, 256, 256))
+        maps: Any = everything(torch.zeros(1, 3, 256, 256))
     last: dict[int, str] = {}
     for node, value in maps.items():
         if isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] in (32, 16, 8):

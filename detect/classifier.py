@@ -39,7 +39,7 @@ class CropClassifier(nn.Module):
         self.network = build_network(cfg.backbone, num_classes + 1, weights=cfg.weights,
                                      dropout=cfg.dropout)
         # Twice as fast as the default layout for depthwise convolutions, on CPU and CUDA alike.
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         mean, std = normalisation(self.network)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)

@@ -18,10 +18,13 @@ from musicon.detect.backbones import freeze_stages, last_linear
 from musicon.detect.classifier import NEGATIVE, CropClassifier
 from musicon.detect.config import FitConfig
 from musicon.detect.material import Item, Material, collect, random_window
+from musicon.detect.pseudo import pseudo_boxed
 from musicon.detect.training import StageContext, parameter_groups
 
 Image = NDArray[np.uint8]
 Crop = tuple[Image, int]
+Positive = tuple[Item, NDArray[np.float32] | None, int]
+"""An image, a box in pixels of the original or None for the whole image, and the label."""
 PROBE_BATCH = 64
 MAX_VALIDATION_CROPS = 400
 """Crops of each kind that are scored during training."""
@@ -43,7 +46,8 @@ class ClassifierTask:
         self.material = collect(ctx, "train")
         self.validation = collect(ctx, "val")
         self.augment = Augmentation(self.fit.augmentation)
-        self.items = _box_items(self.material)
+        self.items = [*_box_items(self.material),
+                      *_boxes_of(pseudo_boxed(self.material, ctx))]
         self.labels = np.array([label for _, _, label in self.items], np.int64)
         self._by_label = {int(k): np.flatnonzero(self.labels == k) for k in np.unique(self.labels)}
         self._held_out: dict[str, list[Crop]] | None = None
@@ -88,7 +92,9 @@ class ClassifierTask:
 
     def describe(self, index: int) -> str:
         """The image file of an item."""
-        return "instrument-free crop" if index == len(self.items) else str(self.items[index][0].path)
+        if index == len(self.items):
+            return "instrument-free crop"
+        return str(self.items[index][0].path)
 
     def losses(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Cross-entropy, weighted by inverse class frequency when ``balance`` is ``loss``."""
@@ -165,7 +171,8 @@ class ClassifierTask:
         scene = compose(ground, [cutout], rng, scale=(0.45, 0.95))
         if not len(scene.boxes):
             return None
-        return crop_square(scene.image, _jitter(scene.boxes[0], rng, 0.1), rng.uniform(0, 0.2), size)
+        box = _jitter(scene.boxes[0], rng, 0.1)
+        return crop_square(scene.image, box, rng.uniform(0, 0.2), size)
 
     def _negative(self, material: Material, rng: np.random.Generator) -> Image:
         """A square of a painting that holds no instrument, or that misses those there are."""
@@ -192,7 +199,8 @@ class ClassifierTask:
     def _held_out_crops(self) -> dict[str, list[Crop]]:
         """Fixed crops of the validation split: photos, pasted, labelled, boxed, negatives."""
         material, rng = self.validation, np.random.default_rng(0)
-        size, crops = self.model.image_size, {k: [] for k in _KINDS}  # type: dict[str, list[Crop]]
+        size = self.model.image_size
+        crops: dict[str, list[Crop]] = {kind: [] for kind in _KINDS}
         for item, box, label in _spread(_box_items(material), MAX_VALIDATION_CROPS):
             image, scale = material.store.get(item.path)
             if box is not None:
@@ -245,13 +253,17 @@ def fit_linear(features: Tensor, labels: Tensor, head: nn.Linear, *, steps: int 
 _KINDS = ("photos", "pasted", "labelled", "boxed", "negatives")
 
 
-def _box_items(material: Material) -> list[tuple[Item, NDArray[np.float32] | None, int]]:
-    """Every positive: (image, box or None for the whole image, label)."""
-    whole = [(item, None, item.labels[0]) for item in (*material.photos, *material.labelled)
-             if len(item.labels) == 1]
-    boxed = [(item, box, int(label)) for item in material.boxed
-             for box, label in zip(item.boxes, item.box_labels, strict=True)]
-    return [*whole, *boxed]
+def _box_items(material: Material) -> list[Positive]:
+    """Every positive of a stage that needs no guess."""
+    whole: list[Positive] = [(item, None, item.labels[0])
+                             for item in (*material.photos, *material.labelled)
+                             if len(item.labels) == 1]
+    return [*whole, *_boxes_of(material.boxed)]
+
+
+def _boxes_of(items: Sequence[Item]) -> list[Positive]:
+    return [(item, box, int(label)) for item in items
+            for box, label in zip(item.boxes, item.box_labels, strict=True)]
 
 
 def _spread(items: list[Any], count: int) -> list[Any]:

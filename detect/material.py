@@ -180,7 +180,8 @@ def collect(ctx: StageContext, split: str) -> Material:
             else:
                 labelled.append(item)
     for path in stage.cutouts:
-        photos += [replace(item, photo=True) for item, _ in _items(ctx, Manifest.read(path), split, left_out)
+        photos += [replace(item, photo=True)
+                   for item, _ in _items(ctx, Manifest.read(path), split, left_out)
                    if len(item.labels) == 1]
     for path in stage.backgrounds:
         negatives += [item for item, record in _items(ctx, Manifest.read(path), split, left_out)

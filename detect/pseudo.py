@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,11 @@ from musicon.datasets import boxes as box_tools
 from musicon.datasets.command import progress
 from musicon.datasets.loading import ImageStore, resize_longer
 from musicon.datasets.records import write_atomic
+from musicon.detect.alignment import taxonomy_name
 from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.classifier import NEGATIVE
 from musicon.detect.config import PseudoBoxConfig
-from musicon.detect.heads import taxonomy_name
-from musicon.detect.material import Item, with_boxes
+from musicon.detect.material import Item, Material, with_boxes
 from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
@@ -33,31 +32,28 @@ SAME_OBJECT_IOU = 0.3
 """Two kept pseudo-boxes overlap at most so much."""
 
 
-def add_pseudo_boxes(items: Sequence[Item], teacher: LoadedModel, ctx: StageContext,
-                     settings: PseudoBoxConfig, store: ImageStore) -> list[Item]:
+def pseudo_boxed(material: Material, ctx: StageContext) -> list[Item]:
     """Box the labelled images of a stage by its parent's eyes.
 
+    Images with exactly one label are boxed; a stage without parent or ``pseudo_boxes`` has none.
     The boxes are kept in the stage's cache, so that a run that goes on sees the same ones.
-
-    Args:
-        items: Images with exactly one label are boxed; the others are left out.
-        teacher: The parent stage's model.
-        ctx: The stage.
-        settings: From which score on, and how many.
-        store: Where decoded images come from.
 
     Returns:
         The images in which a box was found; how many were not is logged.
     """
+    settings, teacher = ctx.stage.pseudo_boxes, ctx.parent
+    wanted = [item for item in material.labelled if len(item.labels) == 1]
+    if settings is None or teacher is None or not wanted:
+        return []
     file = ctx.cache / "pseudo_boxes.json"
-    wanted = [item for item in items if len(item.labels) == 1]
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
     else:
         kept = {}
         for item in progress(wanted, total=len(wanted), desc="pseudo-boxes", quiet=ctx.quiet):
             name = ctx.categories[item.labels[0] - 1].name
-            kept[str(item.path)] = propose(item.path, name, teacher, settings, store).tolist()
+            kept[str(item.path)] = propose(item.path, name, teacher, settings,
+                                            material.store).tolist()
         write_atomic(file, json.dumps(kept))
     boxed = [with_boxes(item, box_tools.as_boxes(kept[str(item.path)]), item.labels[0])
              for item in wanted if kept.get(str(item.path))]
@@ -77,7 +73,8 @@ def propose(path: Path, name: str, teacher: LoadedModel, settings: PseudoBoxConf
     found = teacher.detector.detect([tensor])[0]
     boxes = found["boxes"].float().cpu().numpy() / factor
     probabilities = teacher.classifier.classify(image, boxes)
-    scores = np.sqrt(found["scores"].float().cpu().numpy() * relevance(probabilities, name, teacher))
+    seen = found["scores"].float().cpu().numpy()
+    scores = np.sqrt(seen * relevance(probabilities, name, teacher))
     chosen: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
         apart = not chosen or box_tools.iou(boxes[i], boxes[chosen]).max() <= SAME_OBJECT_IOU

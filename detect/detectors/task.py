@@ -15,7 +15,8 @@ from musicon.datasets import boxes as box_tools
 from musicon.datasets.loading import resize_longer
 from musicon.datasets.transforms import Augmentation
 from musicon.detect.config import FitConfig
-from musicon.detect.material import Item, Material, collect
+from musicon.detect.material import Item, collect
+from musicon.detect.pseudo import pseudo_boxed
 from musicon.detect.training import StageContext, parameter_groups
 
 Image = NDArray[np.uint8]
@@ -37,7 +38,8 @@ class BoxedImage:
 class DetectorTask:
     """Learns to box instruments.
 
-    An item is a boxed image, or (the last two) "a composed scene" and "an instrument-free image".
+    An item is an image boxed by a person or by the parent stage, or (the last two) "a composed
+    scene" and "an instrument-free image".
     """
 
     name = "detector"
@@ -50,7 +52,7 @@ class DetectorTask:
         self.material = collect(ctx, "train")
         self.validation = collect(ctx, "val")
         self.augment = Augmentation(self.fit.augmentation)
-        self.items: tuple[Item, ...] = self.material.boxed
+        self.items = (*self.material.boxed, *pseudo_boxed(self.material, ctx))
         self._held_out: list[BoxedImage] | None = None
         model.freeze(self.fit.freeze)  # type: ignore[operator]
 
@@ -178,7 +180,9 @@ def agnostic_ap50(truths: Sequence[BoxedImage], found: Sequence[dict[str, Any]])
     """Class-agnostic AP at IoU .5, by the COCO evaluator; 0 where there is nothing to find."""
     from musicon.detect.coco_scoring import coco_scores
 
-    images, gt, dt = [], [], []
+    images: list[dict[str, Any]] = []
+    gt: list[dict[str, Any]] = []
+    dt: list[dict[str, Any]] = []
     for i, (truth, result) in enumerate(zip(truths, found, strict=True), start=1):
         height, width = truth.image.shape[:2]
         images.append({"id": i, "width": width, "height": height})

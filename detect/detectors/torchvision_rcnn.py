@@ -93,7 +93,7 @@ class TorchvisionDetector(nn.Module):
 
     def __init__(self, network: nn.Module, cfg: DetectorConfig, num_classes: int) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.family = cfg.family
         self.num_classes = num_classes
         self.class_agnostic = cfg.class_agnostic
@@ -120,17 +120,20 @@ class TorchvisionDetector(nn.Module):
     def train(self, mode: bool = True) -> TorchvisionDetector:
         """Training mode, in which the backbone keeps its running statistics: batches are small."""
         super().train(mode)
-        backbone = self.network.backbone
-        hold_batch_norm(getattr(backbone, "pyramid", getattr(backbone, "body", backbone)))
+        hold_batch_norm(self._backbone)
         return self
 
     def freeze(self, stages: int) -> None:
         """Stop the backbone's first ``stages`` stages from learning."""
-        backbone = self.network.backbone
-        if hasattr(backbone, "pyramid"):
-            backbone.pyramid.freeze(stages)
-        else:
-            freeze_stages(backbone.body, stages)
+        backbone = self._backbone
+        freeze_stages(backbone.body if isinstance(backbone, Pyramid) else backbone, stages)
+
+    @property
+    def _backbone(self) -> nn.Module:
+        """The part that came from the classifier."""
+        backbone: Any = self.network.backbone
+        own: nn.Module = backbone.pyramid if hasattr(backbone, "pyramid") else backbone.body
+        return own
 
     def head_rows(self) -> dict[str, Tensor]:
         """Which rows of which parameters belong to which class, for adapting the head."""
@@ -151,7 +154,8 @@ class TorchvisionDetector(nn.Module):
         return {f"{head}.weight": rows, f"{head}.bias": rows}
 
     def _ssd_rows(self) -> dict[str, Tensor]:
-        anchors = self.network.anchor_generator.num_anchors_per_location()
+        generator: Any = self.network.anchor_generator
+        anchors = generator.num_anchors_per_location()
         rows = {}
         for level, count in enumerate(anchors):
             name = f"network.head.classification_head.module_list.{level}.1"
@@ -246,7 +250,7 @@ def _ssdlite(cfg: DetectorConfig, outputs: int, pyramid: Pyramid,
 
 def _resnet50_fpn_v2(cfg: DetectorConfig, outputs: int, classifier: CropClassifier,
                      common: dict[str, Any]) -> nn.Module:
-    """torchvision's Faster R-CNN v2 with COCO weights where they can be fetched."""
+    """Torchvision's Faster R-CNN v2 with COCO weights where they can be fetched."""
     from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
 
     options = {**common, "box_score_thresh": 0.02, "box_nms_thresh": cfg.nms_iou,
