@@ -134,7 +134,7 @@ def _parse(file: Path) -> _Label:
 
 def _class_number(word: str) -> int:
     value = float(word)
-    if value != int(value) or value < 0:
+    if not value.is_integer() or value < 0:
         raise ValueError(f"class {word!r} is not a whole number from 0")
     return int(value)
 

@@ -128,7 +128,8 @@ def test_transparency_of_every_kind(tmp_path: Path) -> None:
     grey = Image.merge("LA", (base.convert("L"), hole))
     palette = base.quantize(8)
     index = palette.getpixel((2, 2))
-    cases: list[tuple[Image.Image, str, dict[str, Any]]] = [(rgba, "PNG", {}), (rgba, "WEBP", {"lossless": True}), (rgba, "TIFF", {}),
+    cases: list[tuple[Image.Image, str, dict[str, Any]]] = [
+             (rgba, "PNG", {}), (rgba, "WEBP", {"lossless": True}), (rgba, "TIFF", {}),
              (grey, "PNG", {}), (palette, "PNG", {"transparency": index}),
              (palette, "GIF", {"transparency": index}),
              (base, "PNG", {"transparency": RED}),
