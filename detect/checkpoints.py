@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -176,6 +176,16 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     return lineage
 
 
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """A model folder's ``metrics.json``.
+
+    Raises:
+        ModelFolderError: Missing or damaged.
+    """
+    metrics: dict[str, Any] = _read_json(folder / METRICS)
+    return metrics
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result depends on."""
     found = {"python": platform.python_version()}
@@ -194,6 +204,20 @@ def file_hash(file: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's names, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in state.items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values, as hexadecimal text."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
@@ -256,11 +280,6 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
-
-
-def category_json(category: Category) -> dict[str, Any]:
-    """A category as plain values."""
-    return {key: value for key, value in asdict(category).items() if value not in (None, {})}
 
 
 def _write_stream(file: Path, write: Callable[[BinaryIO], Any]) -> None:

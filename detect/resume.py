@@ -122,7 +122,8 @@ class Keeper:
                 write_tensors(self._best(progress.step), model.state_dict())
         else:
             progress.waited += 1
-            progress.finished = patience is not None and progress.waited >= patience
+            if patience is not None and progress.waited >= patience:
+                progress.finished = True
 
     def save(self, progress: Progress, model: nn.Module, optimizer: Any,
              average: Average | None) -> None:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from musicon.datasets.records import Category, UserError
+from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.config import Config, FitConfig, StageConfig
 from musicon.detect.logs import RunFolder, TrainingLog, write_grid
 from musicon.detect.resume import FitResult, Keeper, Progress
@@ -51,16 +52,24 @@ class Task(Protocol):
     given, so that an example is a pure function of (seed, position in the run); a run that
     was killed then goes on with exactly the examples that it would have seen.
 
-    Attributes:
-        name: ``classifier`` or ``detector``; names the files that the run leaves.
-        model: The module that is trained, in place.
     """
 
-    name: str
-    model: nn.Module
+    @property
+    def name(self) -> str:
+        """``classifier`` or ``detector``; names the files that the run leaves."""
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that is trained, in place."""
+        ...
 
     def __len__(self) -> int:
         """Number of training items."""
+        ...
+
+    def start(self) -> None:
+        """Prepare the model before the first step; not called when a run goes on."""
         ...
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -107,6 +116,7 @@ class StageContext:
         cache: Folder for what is computed once a stage (cut-outs, pseudo-boxes).
         device: Where models run.
         quiet: No progress bars.
+        parent: The model that the stage starts from; None where it is the first.
     """
 
     name: str
@@ -115,6 +125,7 @@ class StageContext:
     cache: Path
     device: torch.device
     quiet: bool = False
+    parent: LoadedModel | None = None
 
     @property
     def stage(self) -> StageConfig:
@@ -157,6 +168,8 @@ def fit(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, *, seed: int
                                   weight_decay=cfg.weight_decay)
     rates = [group["lr"] for group in optimizer.param_groups]
     objective, optimizer = fabric.setup(Objective(task), optimizer)
+    if progress.step == 0:
+        task.start()
     average = Average(task.model, cfg.ema_decay) if cfg.ema_decay else None
     judged = average.model if average else task.model
     keeper.restore(progress, task.model, optimizer, average)

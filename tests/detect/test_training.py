@@ -239,16 +239,17 @@ def test_an_unreadable_image_is_one_sentence(tmp_path: Path, workers: int) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience, steps", [(2, 16), (None, 20)])
+def test_the_best_weights_are_kept(tmp_path: Path, patience: int | None, steps: int) -> None:
     class Declines(ToyTask):
-        scores = iter([0.2, 0.5, 0.4, 0.3, 0.9])
+        scores = iter([0.2, 0.5, 0.4, 0.3, 0.3])
 
         def evaluate(self, model: nn.Module) -> dict[str, float]:
             return {"score": next(self.scores)}
 
-    cfg = SETTINGS.model_copy(update={"evaluate_every": 4, "patience": 2})
+    cfg = SETTINGS.model_copy(update={"steps": 20, "evaluate_every": 4, "patience": patience})
     _, result = train(tmp_path, cfg, task=Declines())
-    assert (result.steps, result.best_step, result.score) == (16, 8, 0.5)
+    assert (result.steps, result.best_step, result.score) == (steps, 8, 0.5)
 
 
 def test_rate_by_hand() -> None:

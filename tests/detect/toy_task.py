@@ -41,6 +41,9 @@ class ToyTask:
     def __len__(self) -> int:
         return ITEMS
 
+    def start(self) -> None:
+        pass
+
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(ITEMS))
 

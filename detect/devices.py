@@ -1,0 +1,55 @@
+"""Which processes and devices a training run uses."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy, Strategy
+
+from musicon.detect.config import Config, ConfigError
+from musicon.detect.pipeline import pick_device
+
+PATIENCE = timedelta(hours=2)
+"""How long the other processes wait while the first one validates and writes."""
+
+
+def make_fabric(config: Config) -> Fabric:
+    """The launched Fabric of a run: one process, or all that ``torchrun`` started.
+
+    Sums are made deterministic on the CPU, where a resumed run must give the same bytes.
+
+    Raises:
+        ConfigError: A precision or device that is not there.
+    """
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    device = pick_device(config.device)
+    local, world = _processes()
+    if config.precision == "16-mixed" and device.type == "cpu":
+        raise ConfigError("precision=16-mixed needs a GPU; write precision=bf16-mixed or 32-true")
+    if device.type == "cpu":
+        # Operators without a deterministic kernel only warn: none of ours is among them.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    strategy: str | Strategy = "auto"
+    if world > 1:
+        # Anchors or proposals may be absent from a batch, and with them a head's gradients.
+        strategy = DDPStrategy(find_unused_parameters=True, timeout=PATIENCE,
+                               process_group_backend="nccl" if device.type == "cuda" else "gloo")
+    devices: int | list[int] = local
+    if world == 1 and device.type == "cuda":
+        devices = [device.index or 0]
+    fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=max(1, world // local),
+                    strategy=strategy, precision=config.precision)
+    fabric.launch()
+    return fabric
+
+
+def _processes() -> tuple[int, int]:
+    """Processes of this run on this machine, and on all machines."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 1, 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))

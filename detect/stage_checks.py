@@ -1,0 +1,168 @@
+"""What must hold before a stage is trained, and how to make it so."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric
+
+from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
+from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics, sweep
+from musicon.detect.config import Config, differences
+from musicon.detect.logs import RunFolder
+
+log = logging.getLogger(__name__)
+
+SOURCES = {"mimo": "folder FOLDER_OF_PHOTOS", "google": "folder FOLDER_OF_PAINTINGS",
+           "cytomine": "coco ANNOTATIONS.json"}
+"""Stage -> what ``prepare_data.py`` is given to read the stage's kind of data."""
+SHAPE = {"classifier": ("backbone",),
+         "detector": ("engine", "family", "fpn_channels", "anchor_sizes", "aspect_ratios",
+                      "class_agnostic")}
+"""Settings that a stage's weights are only of use with."""
+
+
+class StageError(UserError):
+    """A stage that cannot be trained; the message gives the command that helps."""
+
+
+def data_of(config: Config, name: str) -> Iterator[tuple[str, Path]]:
+    """The manifests that a stage reads, each with the setting that names it."""
+    stage = config.stages[name]
+    yield "manifest", stage.manifest
+    for key in ("backgrounds", "cutouts", "rehearsal"):
+        for i, path in enumerate(getattr(stage, key)):
+            yield f"{key}.{i}", path
+
+
+def manifest_file(path: Path) -> Path:
+    """The JSON file of a manifest given by its file or folder."""
+    return path / MANIFEST_NAME if path.is_dir() else path
+
+
+def check_data(config: Config, name: str) -> None:
+    """Refuse a stage whose data are missing or leave nothing to learn or validate.
+
+    Raises:
+        StageError: With the commands that make the data.
+    """
+    for key, path in data_of(config, name):
+        if not manifest_file(path).is_file():
+            raise StageError(f"stage {name} reads {path} (stages.{name}.{key}), which is not "
+                             f"there; make it with {_makers(key, path, name)}")
+    manifest = Manifest.read(config.stages[name].manifest)
+    if not manifest.categories:
+        raise StageError(f"{config.stages[name].manifest}: no categories, so there is nothing to "
+                         "learn; prepare the data again from a source with class names")
+    for split in ("train", "val"):
+        if not manifest.select(split=split).images:
+            raise StageError(f"{config.stages[name].manifest}: no image is in the split {split!r}; "
+                             "prepare the data again with --split 70/10/20")
+
+
+def _makers(key: str, path: Path, stage: str) -> str:
+    """The commands that make a missing data set."""
+    folder = path.parent if path.suffix == ".json" else path
+    domain = folder.name if folder.name in SOURCES else stage
+    source = SOURCES.get(domain, "folder FOLDER")
+    if key.startswith("backgrounds"):
+        source = "folder FOLDER_OF_PAINTINGS --class negative"
+    real = f"'python tools/prepare_data.py {source} --domain {domain} --out {folder}'"
+    sample = (f"python tools/prepare_data.py atelier --out {folder.parent}"
+              if folder.name in SOURCES else
+              f"python tools/prepare_data.py atelier --domain {domain} --out {folder}")
+    return f"{real}, or '{sample}' for the generated sample"
+
+
+def check_parent(config: Config, name: str, command: Callable[[str], str]) -> None:
+    """Refuse a stage whose parent is missing or of another shape.
+
+    Raises:
+        StageError: With the command that trains the parent.
+    """
+    parent = config.stages[name].parent
+    if parent is None:
+        return
+    folder = config.output / parent / "model"
+    if not folder.is_dir():
+        raise StageError(f"stage {name} starts from stage {parent}, which has no model in "
+                         f"{folder}; train it with '{command(parent)}'")
+    lineage = read_lineage(folder)
+    if lineage.get("stage") != parent:
+        raise StageError(f"stage {name} starts from stage {parent}, but {folder} holds stage "
+                         f"{lineage.get('stage')!r}; train it with '{command(parent)} --fresh'")
+    trained = lineage["fingerprint"]["models"]
+    wanted = config.model_dump(mode="json")
+    changed = [line for part, keys in SHAPE.items() for line in differences(
+        {f"{part}.{key}": trained[part].get(key) for key in keys},
+        {f"{part}.{key}": wanted[part].get(key) for key in keys})]
+    if changed:
+        raise StageError(f"stage {name} cannot start from {folder}: it was trained with other "
+                         f"settings ({'; '.join(changed)}); train it again with "
+                         f"'{command(parent)}', or restore the settings")
+
+
+def finished(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The metrics of a model folder made with this fingerprint; None if it is another's."""
+    if not folder.is_dir():
+        return None
+    try:
+        lineage = read_lineage(folder)
+        changed = differences(lineage.get("fingerprint", {}), fingerprint)
+        if not changed:
+            return read_metrics(folder)
+        log.info(f"{folder}: settings or data have changed ({'; '.join(changed[:4])})"
+                 "; training again")
+    except ModelFolderError as error:
+        log.info(f"{error}; training again")
+    return None
+
+
+def forget(run: RunFolder) -> None:
+    """Remove what a stage would go on from; its model stays until it is replaced."""
+    for folder in (run.checkpoints, run.logs, run.cache):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def alone(run: RunFolder, fabric: Fabric) -> Iterator[None]:
+    """Hold the run folder's lock, which the system gives back even after a kill.
+
+    Raises:
+        StageError: Another training is using the folder.
+    """
+    if not fabric.is_global_zero:
+        yield
+        return
+    run.root.mkdir(parents=True, exist_ok=True)
+    with (run.root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StageError(f"{run.root}: another training is writing here; wait for it, or give "
+                             "another folder with --output") from None
+        sweep(run.root)
+        yield
+
+
+def choose(config: Config, stage: str) -> tuple[str, ...]:
+    """The stages meant by a name or ``all``, in training order.
+
+    Raises:
+        StageError: There is no such stage.
+    """
+    names = config.stage_names()
+    if not names:
+        raise StageError("the settings name no stage; start from configs/stages/default.yaml")
+    if stage == "all":
+        return names
+    if stage not in names:
+        raise StageError(f"--stage {stage}: no such stage; write one of {', '.join(names)}, all")
+    return (stage,)

@@ -1,0 +1,325 @@
+"""Which stage follows which: photos, then paintings from the web, then boxed artworks.
+
+A stage trains the classifier, then the detector, then sets the threshold on its validation
+split and writes a model folder. What it starts from, in this order: its own unfinished
+checkpoint, its parent's model, pretrained weights. A stage that is done with the same settings
+and data is not repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from musicon.datasets.command import SummaryTable
+from musicon.datasets.records import Category, Manifest
+from musicon.detect import classifier as classifiers
+from musicon.detect import detectors
+from musicon.detect.checkpoints import (
+    WEIGHTS,
+    LoadedModel,
+    digest,
+    file_hash,
+    load_model,
+    save_model,
+    state_hash,
+    versions,
+)
+from musicon.detect.config import Config, FitConfig
+from musicon.detect.crops import ClassifierTask
+from musicon.detect.detectors.task import DetectorTask
+from musicon.detect.devices import make_fabric
+from musicon.detect.evaluation import evaluate
+from musicon.detect.heads import carry_over, same_classes
+from musicon.detect.logs import RunFolder
+from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.prediction import run_model
+from musicon.detect.sampling import mix
+from musicon.detect.stage_checks import (
+    alone,
+    check_data,
+    check_parent,
+    data_of,
+    finished,
+    forget,
+    manifest_file,
+)
+from musicon.detect.training import FitResult, StageContext, Task, fit
+
+log = logging.getLogger(__name__)
+
+NOT_DECISIVE = ("checkpoint_every",)
+"""Settings of a fit that change nothing about its result."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage came to.
+
+    Attributes:
+        name: The stage.
+        folder: Its model folder.
+        repeated: False when it was done before and nothing changed.
+        metrics: What its ``metrics.json`` holds.
+        seconds: Time spent training, over all resumptions.
+    """
+
+    name: str
+    folder: Path
+    repeated: bool
+    metrics: Mapping[str, Any]
+    seconds: float
+
+
+def train(config: Config, names: Sequence[str], *, fresh: bool = False, quiet: bool = False,
+          command: Callable[[str], str] | None = None) -> list[StageResult]:
+    """Train stages in order.
+
+    Args:
+        config: All settings.
+        names: Stages, each after its parent if that is among them.
+        fresh: Forget what these stages have done so far.
+        quiet: No progress on the terminal.
+        command: Stage -> the command line that trains it, for advice in errors.
+
+    Raises:
+        StageError: Missing data or parent, or nothing to learn from.
+        TrainingInterrupted: After Ctrl-C, when the state is saved.
+    """
+    advise = command or (lambda name: f"python tools/train_net.py --stage {name}")
+    for name in names:
+        check_data(config, name)
+        parent = config.stages[name].parent
+        if parent is not None and parent not in names[:list(names).index(name)]:
+            check_parent(config, name, advise)
+    fabric = make_fabric(config)
+    results = []
+    for name in names:
+        run = RunFolder(config.output / name)
+        if fabric.is_global_zero and fresh:
+            forget(run)
+        fabric.barrier()
+        with alone(run, fabric):
+            results.append(Stage(config, name, run, fabric, quiet, advise).train())
+    return results
+
+
+class Stage:
+    """One stage of one run; ``train`` does it."""
+
+    def __init__(self, config: Config, name: str, run: RunFolder, fabric: Fabric, quiet: bool,
+                 command: Callable[[str], str]) -> None:
+        self.config, self.name, self.run, self.fabric = config, name, run, fabric
+        self.quiet, self.command = quiet, command
+        self.settings = config.stages[name]
+        self.parent: LoadedModel | None = None
+        self.parent_hash: str | None = None
+        if self.settings.parent is not None:
+            check_parent(config, name, command)
+            folder = config.output / self.settings.parent / "model"
+            self.parent = load_model(folder, fabric.device)
+            self.parent_hash = file_hash(folder / WEIGHTS)
+        manifest = Manifest.read(self.settings.manifest)
+        self.validation = manifest.select(split="val")
+        self.categories = stage_categories(manifest.categories, self.parent,
+                                           self.settings.keep_classes)
+        self.fingerprint = self._fingerprint()
+        cache = run.cache / digest({**self.fingerprint, "fits": None, "fusion": None})[:12]
+        self.context = StageContext(name, config, self.categories, cache, fabric.device, quiet,
+                                    self.parent)
+
+    def train(self) -> StageResult:
+        """Train what is not trained yet, and write the model folder."""
+        done = finished(self.run.model, self.fingerprint)
+        if done is not None:
+            self.say(f"stage {self.name}: done before with the same settings and data, kept "
+                     f"({self.run.model})")
+            return StageResult(self.name, self.run.model, False, done, done["seconds"])
+        start = (f"stage {self.parent.stage}'s model in {self.parent.folder}" if self.parent
+                 else f"{self.config.classifier.backbone} ({self.config.classifier.weights})")
+        self.say(f"stage {self.name}: {len(self.categories)} classes, starts from {start}")
+        classifier, detector, fits = self.learn()
+        metrics = self.finish(classifier, detector, fits)
+        return StageResult(self.name, self.run.model, True, metrics, metrics["seconds"])
+
+    def learn(self) -> tuple[Any, Any, dict[str, FitResult]]:
+        """Both models, trained; a part with 0 steps keeps what the parent knew."""
+        fits: dict[str, FitResult] = {}
+        shared = {key: value for key, value in self.fingerprint.items()
+                  if key not in ("models", "fits", "fusion")}
+        models, settings = self.fingerprint["models"], self.fingerprint["fits"]
+        classifier = self.build_classifier()
+        if self.settings.classifier.steps:
+            task: Task = ClassifierTask(classifier, self.context)
+            fits[task.name] = self.fit(task, self.settings.classifier, {
+                **shared, "model": models["classifier"], "fit": settings["classifier"]})
+        classifier.eval()
+        detector = self.build_detector(classifier)
+        if self.settings.detector.steps:
+            task = DetectorTask(detector, self.context)
+            fits[task.name] = self.fit(task, self.settings.detector, {
+                **shared, "model": models["detector"], "fit": settings["detector"],
+                "classifier": state_hash(classifier.state_dict())})
+        detector.eval()
+        return classifier, detector, fits
+
+    def fit(self, task: Task, cfg: FitConfig, fingerprint: Mapping[str, Any]) -> FitResult:
+        """Run the training loop on one part of the stage."""
+        result = fit(task, cfg, self.run, self.fabric, seed=self.seed(task.name),
+                     fingerprint=fingerprint, num_workers=self.config.num_workers,
+                     quiet=self.quiet)
+        self.say(f"stage {self.name}: {task.name} best at step {result.best_step} of "
+                 f"{result.steps}, score {result.score:.3f}")
+        return result
+
+    def build_classifier(self) -> Any:
+        """A classifier with the parent's weights, or with pretrained ones."""
+        torch.manual_seed(self.seed("classifier"))
+        cfg = self.config.classifier
+        if self.parent is None:
+            return classifiers.build(cfg, len(self.categories))
+        model = classifiers.build(cfg.model_copy(update={"weights": "none"}), len(self.categories))
+        self.carry(self.parent.classifier, model, "classifier")
+        return model
+
+    def build_detector(self, classifier: Any) -> Any:
+        """A detector with the parent's weights, or on the classifier's backbone."""
+        torch.manual_seed(self.seed("detector"))
+        model = detectors.build(self.config.detector, len(self.categories), classifier)
+        if self.parent is not None:
+            self.carry(self.parent.detector, model, "detector")
+        return model
+
+    def carry(self, old: Any, new: Any, what: str) -> None:
+        """Copy the parent's weights, class rows by name, and say what was new."""
+        known = self.parent.categories if self.parent is not None else ()
+        carried = carry_over(old, new, [c.name for c in known], [c.name for c in self.categories])
+        self.say(f"stage {self.name}: {what}: {carried}")
+
+    def finish(self, classifier: Any, detector: Any,
+               fits: Mapping[str, FitResult]) -> Mapping[str, Any]:
+        """Set the threshold on the validation split and write the model folder."""
+        metrics: dict[str, Any] = {}
+        if self.fabric.is_global_zero:
+            config, scores = self.tune(classifier, detector)
+            metrics = {"stage": self.name,
+                       "seconds": round(sum(f.seconds for f in fits.values()), 1),
+                       "fits": {name: {"steps": f.steps, "best_step": f.best_step, **f.metrics}
+                                for name, f in fits.items()},
+                       "threshold": config.fusion.threshold, "validation": scores}
+            save_model(self.run.model, classifier=classifier, detector=detector, config=config,
+                       categories=self.categories, metrics=metrics,
+                       lineage=self.lineage())
+        self.fabric.barrier()
+        return self.fabric.broadcast(metrics)
+
+    def tune(self, classifier: Any, detector: Any) -> tuple[Config, dict[str, Any] | None]:
+        """The settings with the threshold of the best F1 on validation, and the figures there.
+
+        Where no validation image is boxed there is nothing to tune on: the setting stays.
+        """
+        if not any(record.boxes for record in self.validation.images):
+            self.say(f"stage {self.name}: no boxed validation image, so the threshold stays "
+                     f"{self.config.fusion.threshold}")
+            return self.config, None
+        finder = ArtworkDetector(classifier, detector, self.config, self.categories,
+                                 self.fabric.device)
+        found = run_model(finder, self.validation, quiet=self.quiet)
+        scores = evaluate(self.validation, found.found, model_categories=self.categories)
+        fusion = self.config.fusion.model_copy(update={"threshold": round(scores.threshold, 4)})
+        self.say(f"stage {self.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
+                 f"{scores.agnostic_ap50 or 0:.3f} on {len(found.found)} validation images")
+        return self.config.model_copy(update={"fusion": fusion}), scores.to_json()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """Everything that the result depends on, as plain values."""
+        config = self.config.model_dump(mode="json")
+        stage = config["stages"][self.name]
+        data = {key: file_hash(manifest_file(path))
+                for key, path in data_of(self.config, self.name)}
+        fusion = {key: value for key, value in config["fusion"].items() if key != "threshold"}
+        apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal"}
+        return {
+            "seed": config["seed"], "precision": config["precision"],
+            "processes": self.fabric.world_size, "data": data, "parent": self.parent_hash,
+            "models": {"classifier": config["classifier"], "detector": config["detector"]},
+            "stage": {key: value for key, value in stage.items() if key not in apart},
+            "fits": {part: {key: value for key, value in stage[part].items()
+                            if key not in NOT_DECISIVE} for part in ("classifier", "detector")},
+            "fusion": fusion,
+        }
+
+    def lineage(self) -> dict[str, Any]:
+        """Where the model comes from."""
+        parent = self.parent
+        return {
+            "stage": self.name,
+            "parent": None if parent is None else {
+                "stage": parent.stage, "folder": str(parent.folder), "weights": self.parent_hash},
+            "ancestors": [] if parent is None else [*parent.lineage.get("ancestors", []),
+                                                    parent.stage],
+            "seed": self.config.seed,
+            "data": {key: {"path": str(path), "sha256": self.fingerprint["data"][key]}
+                     for key, path in data_of(self.config, self.name)},
+            "versions": versions(),
+            "fingerprint": self.fingerprint,
+        }
+
+    def seed(self, part: str) -> int:
+        """The seed of one part of the stage, far from every other's."""
+        return mix(self.config.seed, zlib.crc32(f"{self.name}/{part}".encode()))
+
+    def say(self, text: str) -> None:
+        """One line in the log of the process that writes."""
+        if self.fabric.is_global_zero:
+            log.info(text)
+
+
+def stage_categories(own: Sequence[Category], parent: LoadedModel | None,
+                     keep: bool) -> tuple[Category, ...]:
+    """Classes of a stage in label order: its data's by id, then the parent's others if kept."""
+    categories = sorted(own, key=lambda category: category.id)
+    if parent is not None and keep:
+        known = set(same_classes([c.name for c in parent.categories],
+                                 [c.name for c in categories]).values())
+        last = max((category.id for category in categories), default=0)
+        others = [category for category in parent.categories if category.name not in known]
+        categories += [replace(category, id=last + i) for i, category in enumerate(others, 1)]
+    return tuple(categories)
+
+
+def summarise(config: Config, results: Sequence[StageResult],
+              command: Callable[[str], str]) -> None:
+    """Print a table of the stages, where the model is, and what to type next."""
+    table = SummaryTable("stage", "classifier", "detector", "AP50", "threshold", "time", "")
+    for result in results:
+        fits, validation = result.metrics["fits"], result.metrics["validation"] or {}
+        table.add(result.name, fits.get("classifier", {}).get("score"),
+                  fits.get("detector", {}).get("score"), validation.get("agnostic_ap50"),
+                  result.metrics["threshold"], _clock(result.seconds),
+                  "" if result.repeated else "done before")
+    print()
+    table.print()
+    last = results[-1]
+    print(f"\nclassifier, detector: validation scores in training; AP50: class-agnostic, both "
+          f"models together\nmodel: {last.folder}\nlogs, curves: {last.folder.parent / 'logs'}")
+    following = [name for name in config.stage_names()
+                 if config.stages[name].parent == last.name]
+    if following:
+        print(f"next: {command(following[0])}")
+    else:
+        print(f"next: python tools/evaluate.py --model {last.folder.parent} --data "
+              f"{config.stages[last.name].manifest} --split test\n"
+              f"      python tools/infer.py --model {last.folder.parent} --images FOLDER")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

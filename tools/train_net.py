@@ -1,0 +1,69 @@
+"""Train: photos of instruments, then paintings from the web, then boxed artworks.
+
+    python tools/train_net.py --stage all
+    python tools/train_net.py --stage mimo --config configs/stages/gpu.yaml --set num_workers=8
+
+A run that was stopped goes on when the same command is given again; a stage that is done is not
+repeated. On several GPUs: torchrun --nproc-per-node 4 tools/train_net.py --stage all ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from musicon.datasets import command
+
+DEFAULT = Path(__file__).parents[1] / "configs" / "stages" / "default.yaml"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The tool's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", required=True, metavar="STAGE",
+                        help="mimo, google, cytomine (or another stage of the settings), or all")
+    parser.add_argument("--config", type=Path, default=DEFAULT, metavar="FILE",
+                        help="settings (default: configs/stages/default.yaml)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="change a setting, such as stages.mimo.classifier.steps=100; again "
+                             "for more")
+    parser.add_argument("--output", type=Path, metavar="FOLDER",
+                        help="where models, checkpoints and logs go (default: the settings', runs)")
+    parser.add_argument("--fresh", action="store_true",
+                        help="start these stages again, forgetting what they have done so far")
+    parser.add_argument("--quiet", action="store_true", help="only errors and the summary")
+    return parser
+
+
+def main(options: argparse.Namespace) -> int:
+    """Train the stages asked for and print what came of them."""
+    # After the arguments are known to be right: these imports take seconds.
+    from musicon.detect import stage_checks, stages
+    from musicon.detect.config import load
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("musicon").setLevel(logging.WARNING if options.quiet else logging.INFO)
+    output = [] if options.output is None else [f"output={options.output}"]
+    config = load(options.config, [*options.overrides, *output])
+    names = stage_checks.choose(config, options.stage)
+    results = stages.train(config, names, fresh=options.fresh, quiet=options.quiet,
+                           command=lambda stage: command_line(options, stage))
+    stages.summarise(config, results, lambda stage: command_line(options, stage))
+    return command.DONE
+
+
+def command_line(options: argparse.Namespace, stage: str) -> str:
+    """This command for another stage, to be typed."""
+    words = ["python", "tools/train_net.py", "--stage", stage]
+    words += [] if options.config == DEFAULT else ["--config", str(options.config)]
+    words += [word for override in options.overrides for word in ("--set", override)]
+    words += [] if options.output is None else ["--output", str(options.output)]
+    return shlex.join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main, make_parser()))
