@@ -192,7 +192,9 @@ def find_images(path: str | Path) -> list[Path]:
         return sorted(_walk(place))
     if place.exists():
         return [place]
-    matches = [Path(match) for match in glob.glob(str(place), recursive=True)]
+    folder = existing_folder(place)
+    pattern = Path(glob.escape(str(folder)), place.relative_to(folder))
+    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]
     if not matches:
         raise ImageError(place, "no such file or folder, and no file matches it as a pattern")
     found: set[Path] = set()
@@ -202,6 +204,17 @@ def find_images(path: str | Path) -> list[Path]:
         elif _is_picture(match.name):
             found.add(match)
     return sorted(found)
+
+
+def existing_folder(path: str | Path) -> Path:
+    """The folder that ``find_images`` searches: the longest part of a path that is a folder.
+
+    It stands for itself in a pattern, brackets included: ``Lutes [new]/*.jpg``.
+    """
+    place = Path(path).expanduser()
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return place
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from musicon.datasets.command import progress
-from musicon.datasets.images import ImageError, decode_reduced, find_images
+from musicon.datasets.images import ImageError, decode_reduced, existing_folder, find_images
 from musicon.datasets.records import UserError
 from musicon.detect.detections import Detections
 from musicon.detect.draw import draw_detections
@@ -103,7 +103,7 @@ def list_images(places: Sequence[str], out: Path, limit: int | None = None) -> L
     if not files:
         raise UserError(f"no images in {', '.join(places)}; give a folder, a file or a pattern "
                         "such as 'paintings/**/*.jpg' with --images")
-    root = os.path.commonpath([_fixed_part(place) for place in places])
+    root = os.path.commonpath([os.path.abspath(existing_folder(place)) for place in places])
     pictures = os.path.realpath(out / ANNOTATED) + os.sep
     if any(os.path.realpath(path).startswith(pictures) for path in files):
         raise UserError(f"{out / ANNOTATED} holds images to search, which results would "
@@ -278,18 +278,6 @@ def _decode(file: str, index: int) -> _Decoded:
     except ImageError as error:
         return _Decoded(index, None, (0, 0), error.reason)
     return _Decoded(index, image, image_wh)
-
-
-def _fixed_part(place: str) -> str:
-    """The folder that a folder, file or pattern lies in, before any wildcard."""
-    path = os.path.abspath(os.path.expanduser(place))
-    if os.path.isdir(path):
-        return path
-    if not os.path.exists(path):
-        while any(sign in path for sign in "*?["):
-            path = os.path.dirname(path)
-        return path
-    return os.path.dirname(path)
 
 
 def _is_result(folder: str, known: dict[str, bool]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from musicon.datasets.images import existing_folder
 from musicon.datasets.records import Manifest, UserError
 from musicon.detect.outputs import ANNOTATED, DETECTIONS_NAME, REJECTS_NAME, TABLE_NAME, Counts
 
@@ -74,10 +75,7 @@ def lines(summary: InferenceSummary) -> list[str]:
 def results_name(images: Sequence[str], name: str | None = None) -> str:
     """What results are called where nobody says: after the folder of the images."""
     if name is None:
-        first = os.path.abspath(os.path.expanduser(images[0]))
-        while any(sign in first for sign in "*?[") and not os.path.exists(first):
-            first = os.path.dirname(first)
-        name = os.path.basename(first if os.path.isdir(first) else os.path.dirname(first))
+        name = os.path.basename(os.path.abspath(existing_folder(images[0])))
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:MAX_NAME] or "images"
 
 

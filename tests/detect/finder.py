@@ -83,7 +83,7 @@ def colour_detector(**fusion: Any) -> ArtworkDetector:
 
 def picture(width: int, height: int, **boxes: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     """A grey picture with boxes ``red``, ``green``, ``blue`` (xyxy)."""
-    image = np.full((height, width, 3), 128, np.uint8)
+    image = np.full((height, width, 3), 220, np.uint8)
     for name, (x0, y0, x1, y1) in boxes.items():
         image[y0:y1, x0:x1] = {"red": COLOURS[3], "green": COLOURS[5], "blue": COLOURS[9]}[name]
     return image
