@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from colour_model import detector, pictures
 from pycocotools.coco import COCO
 
 from musicon.datasets.records import Category, Manifest
 from musicon.detect.evaluation import EvaluationError, evaluate
 from musicon.detect.prediction import read_predictions, run_model
-from tests.detect.colour_model import detector, pictures
 
 
 @pytest.mark.parametrize("side", [300, 1200])  # the larger one is searched at reduced size

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_model import pictures
 from PIL import Image
 
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects
@@ -19,7 +20,6 @@ from musicon.detect.detections import Detections
 from musicon.detect.evaluation import DetectionMetrics, evaluate
 from musicon.detect.examples import COLOURS, FALSE_ALARM, MISNAMED, MISSED, RIGHT, galleries
 from musicon.detect.report import Report, cards, render, threshold_rows, write_report
-from tests.detect.colour_model import pictures
 
 
 def predicted(*rows: tuple[float, float, float, float, float, int]) -> Detections:

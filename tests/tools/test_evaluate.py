@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from colour_model import CATEGORIES, pictures
 
 from musicon.datasets import command
 from musicon.datasets.records import Manifest
 from musicon.detect import classifier, detectors
 from musicon.detect.checkpoints import save_model
 from musicon.detect.config import Config
-from tests.detect.colour_model import CATEGORIES, pictures
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "evaluate.py"
 Run = Callable[..., int]
