@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,25 @@ class UserError(ValueError):
     """Something the user can mend; the message says how. Tools print it and exit with 2."""
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any) -> str:
     """JSON text in UTF-8 letters; file names that are not UTF-8 are kept as escapes."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return json.dumps(value, ensure_ascii=True, indent=indent)
+        return json.dumps(value, ensure_ascii=True)
     return text
+
+
+def tables_to_json(document: Mapping[str, Any]) -> str:
+    """A JSON object whose lists are written one row a line: fast, and easy to compare."""
+    parts = []
+    for key, value in document.items():
+        text = to_json(value) if not isinstance(value, list) else "[]"
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(to_json(row) for row in value) + "\n]"
+        parts.append(f"{to_json(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:
@@ -37,7 +49,7 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
     name = None
     try:
         handle, name = tempfile.mkstemp(
-            dir=file.parent, prefix=f".{file.name[:80]}.", suffix=".part")
+            dir=file.parent, prefix=f".{file.name[:50]}.", suffix=".part")
         with os.fdopen(handle, "wb") as stream:
             stream.write(payload)
             stream.flush()

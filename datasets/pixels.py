@@ -166,7 +166,7 @@ def _colour_managed(image: Image.Image, profile: bytes | None) -> Image.Image:
         made = _transform(bytes(profile), image.mode)
         if made is not None:
             return cast(Image.Image, ImageCms.applyTransform(image, made))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from musicon.datasets.boxes import xywh_to_xyxy, xyxy_to_xywh
-from musicon.datasets.files import Rejects, UserError, to_json, write_atomic
+from musicon.datasets.files import Rejects, UserError, tables_to_json, to_json, write_atomic
 
 __all__ = ["BOX_SLACK", "MANIFEST_NAME", "ORIGINS", "SPLITS", "SUPERCATEGORIES", "Box", "Category",
            "ImageRecord", "Manifest", "ManifestError", "Rejects", "UserError", "box_fault",
@@ -225,7 +225,7 @@ class Manifest:
         file = Path(path)
         if file.suffix != ".json" or file.is_dir():
             file = file / MANIFEST_NAME
-        write_atomic(file, to_json(self.to_coco(), indent=1))
+        write_atomic(file, tables_to_json(self.to_coco()))
         return file
 
     def faults(self) -> list[str]:
