@@ -337,8 +337,9 @@ class Pen:
             tone += material.rough * self._texture("cloud", place, material.angle, 0.004)
         shine = np.zeros((1, 1), np.float32)
         if bevel_px >= 0.75 or material.edge:
+            # DIST_MASK_PRECISE differs in its last bits from call to call.
             inside = cv2.distanceTransform(
-                (mask > 127).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+                (mask > 127).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5
             )
             if bevel_px >= 0.75:
                 light, shine = self._lighting(inside, bevel_px, material)
