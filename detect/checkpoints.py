@@ -151,7 +151,7 @@ def find_newest(root: str | Path = "runs") -> Path:
     found = [file.parent for file in sorted(Path(root).glob(f"**/model/{WEIGHTS}"))
              if (file.parent / LINEAGE).is_file()]
     if not found:
-        raise ModelFolderError(f"{root}: no trained model; train one with "
+        raise ModelFolderError(f"{root}: no trained model; make one with make demo, train one with "
                                "python tools/train_net.py --stage all, or give --model FOLDER")
     return max(found, key=lambda f: (int((f / WEIGHTS).stat().st_mtime),
                                      len(_read_json(f / LINEAGE).get("ancestors", []))))
