@@ -25,6 +25,7 @@ MIN_INSIDE = 0.5
 
 Item = tuple[Path, ImageRecord]
 Bar = Callable[[Iterable[Any], "int | None", str], Iterator[Any]]
+"""(items, their number, what is done) -> the items, a bar being drawn meanwhile."""
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,9 @@ def to_srgb(image: Image.Image, size: tuple[int, int] | None = None) -> Image.Im
     elif image.mode in ("P", "1"):
         image = image.convert("RGB" if image.mode == "P" else "L")
     if size is not None and size != image.size:
-        if alpha is not None:
-            # Weighted by alpha, so that the colours of invisible pixels do not bleed in.
-            image = image.convert("RGBa").resize(size, Image.Resampling.BILINEAR).convert("RGBA")
-            alpha = image.getchannel("A")
-        else:
-            image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        # Pillow weighs by alpha, so that the colours of invisible pixels do not bleed in.
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        alpha = None if alpha is None else image.getchannel("A")
     image = _colour_managed(image if alpha is None else image.convert("RGB"), profile)
     if alpha is not None:
         white = Image.new("RGB", image.size, (255, 255, 255))

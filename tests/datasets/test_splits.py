@@ -105,6 +105,13 @@ def test_open_pictures_follow_their_group() -> None:
     assert [r.split for r in assign_splits(records)] == ["test", "test"]
 
 
+def test_the_rest_is_dealt_so_that_the_whole_meets_the_shares() -> None:
+    records = [ImageRecord(0, str(n), 1, 1, labels=(1,), split="train" if n < 20 else None)
+               for n in range(50)]
+    counts = Counter(r.split for r in assign_splits(records))
+    assert counts == {"train": 35, "val": 5, "test": 10}
+
+
 def test_divided_groups_are_found() -> None:
     records = [ImageRecord(0, "a", 1, 1, group="g", split="test"),
                ImageRecord(1, "b", 1, 1, group="g", split="train")]
