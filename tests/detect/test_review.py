@@ -1,0 +1,436 @@
+"""The review: pairing, settling, export without a database; the round trip through FiftyOne."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects
+from musicon.detect.colours import class_colour, hex_colour
+from musicon.detect.review import fiftyone_app as app
+from musicon.detect.review import session
+from musicon.detect.review.corrections import (
+    NOT_REVIEWED,
+    CorrectionsError,
+    ImageState,
+    ReviewBox,
+    StartBox,
+    collect,
+    settle,
+)
+from musicon.detect.review.entries import pair
+from musicon.detect.review.export import export_corrections
+from musicon.detect.review.mongod import find_mongod
+from musicon.detect.review.previews import make_previews
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "review.py"
+LUTE = Category(1, "lute", "strings", "3459", "321.32")
+HARP = Category(2, "harp", "strings", "3338", "322")
+DRUM = Category(3, "drum", "percussion", "2939", "211")
+
+
+def picture(path: Path, size: tuple[int, int] = (200, 100)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (120, 90, 60)).save(path)
+    return path
+
+
+def found(xyxy: tuple[float, float, float, float], label: int, score: float) -> Box:
+    return Box(xyxy, label, "pseudo", score,
+               extra={"detector_score": score, "classifier_score": 0.5})
+
+
+# --- pairing -----------------------------------------------------------------------------------
+
+
+def test_pair_follows_links_and_checksums_and_merges_classes_by_name(tmp_path: Path) -> None:
+    picture(tmp_path / "art" / "a.jpg")
+    picture(tmp_path / "art" / "b.jpg")
+    picture(tmp_path / "elsewhere" / "b copy.jpg")
+    (tmp_path / "linked").symlink_to(tmp_path / "art")
+    truth = Manifest(tmp_path / "art", (LUTE, HARP), (
+        ImageRecord(7, "a.jpg", 200, 100, (Box((1, 2, 30, 40), 2),), labels=(2,)),
+        ImageRecord(8, "b.jpg", 200, 100, sha256="ab" * 32),
+        ImageRecord(9, "gone.jpg", 200, 100)))
+    predictions = Manifest(tmp_path, (replace(HARP, id=1), DRUM, replace(LUTE, id=4)), (
+        ImageRecord(1, "linked/a.jpg", 200, 100, (found((0, 0, 9, 9), 1, 0.9),)),
+        ImageRecord(2, "elsewhere/b copy.jpg", 200, 100, (found((0, 0, 9, 9), 3, 0.8),),
+                    sha256="ab" * 32)))
+    rejects = Rejects()
+    entries, categories = pair(truth, predictions, rejects)
+    assert {c.name: c.id for c in categories} == {"lute": 1, "harp": 2, "drum": 3}
+    assert [e.path.name for e in entries] == ["a.jpg", "b.jpg"]
+    assert entries[0].predicted is not None and entries[0].predicted[0].label == 2
+    assert entries[1].predicted is not None and entries[1].predicted[0].label == 3
+    assert entries[1].truth == ()
+    assert [file for file, _ in rejects.rows] == ["gone.jpg"]
+
+
+def test_corrections_begin_with_human_boxes_only_where_somebody_boxed(tmp_path: Path) -> None:
+    for name in ("boxed", "none", "labelled", "unseen"):
+        picture(tmp_path / f"{name}.png")
+    box, guess = Box((1, 1, 9, 9), 1), found((2, 2, 8, 8), 1, 0.7)
+    truth = Manifest(tmp_path, (LUTE,), (
+        ImageRecord(1, "boxed.png", 200, 100, (box,), labels=(1,)),
+        ImageRecord(2, "none.png", 200, 100, labels=()),
+        ImageRecord(3, "labelled.png", 200, 100, labels=(1,)),
+        ImageRecord(4, "unseen.png", 200, 100, labels=None)))
+    predictions = replace(truth, images=tuple(
+        replace(record, boxes=(guess,)) for record in truth.images))
+    entries, _ = pair(truth, predictions, Rejects())
+    assert [entry.truth for entry in entries] == [(box,), (), None, None]
+    assert [entry.start for entry in entries] == [(box,), (), (guess,), (guess,)]
+
+
+# --- settling ----------------------------------------------------------------------------------
+
+AT = (10.0, 20.0, 60.0, 70.0)
+
+
+def state(*boxes: ReviewBox, start: Box | None = None, name: str = "lute",
+          shown_tags: tuple[str, ...] = (), reviewed: bool = False) -> ImageState:
+    begun = {"a": StartBox(found(AT, 1, 0.6) if start is None else start, name, "p")}
+    shown = (ReviewBox("p", name, AT, frozenset(shown_tags)),)
+    return ImageState(Path("/art/a.jpg"), ImageRecord(1, "a.jpg", 200, 100, labels=None), begun,
+                      boxes, shown, reviewed)
+
+
+@pytest.mark.parametrize(("case", "outcome", "origin"), [
+    (state(ReviewBox("a", "lute", AT)), "untouched", "pseudo"),
+    (state(ReviewBox("a", "lute", AT), reviewed=True), "accepted", "human"),
+    (state(ReviewBox("a", "lute", AT, frozenset({"accepted"}))), "accepted", "human"),
+    (state(ReviewBox("a", "lute", AT), shown_tags=("accepted",)), "accepted", "human"),
+    (state(ReviewBox("a", "harp", AT)), "changed", "human"),
+    (state(ReviewBox("a", "lute", (10, 20, 60, 75))), "changed", "human"),
+    (state(ReviewBox("a", "harp", AT), shown_tags=("wrong",)), "changed", "human"),
+    (state(ReviewBox("a", "lute", AT, frozenset({"delete"})), reviewed=True), "removed", None),
+    (state(ReviewBox("a", "lute", AT), shown_tags=("rejected",)), "removed", None),
+    (state(), "removed", None),
+])
+def test_settle_one_box(case: ImageState, outcome: str, origin: str | None) -> None:
+    settled = settle(case)
+    assert {key for key, count in settled.counts.items() if count} == {outcome}
+    assert [box.origin for _, box in settled.boxes] == ([] if origin is None else [origin])
+    assert settled.touched is (outcome != "untouched")
+    if origin == "human":
+        assert settled.boxes[0][1].score is None
+        assert "detector_score" not in settled.boxes[0][1].extra
+
+
+def test_settle_keeps_the_exact_box_through_the_databases_rounding() -> None:
+    exact = found((10.123, 20.456, 60.789, 70.012), 1, 0.6)
+    rounded = (10.1231, 20.4559, 60.7893, 70.0118)
+    settled = settle(state(ReviewBox("a", "lute", rounded), start=exact, reviewed=True))
+    assert settled.boxes[0][1].xyxy == exact.xyxy
+    renamed = settle(state(ReviewBox("a", "harp", rounded), start=exact))
+    assert renamed.boxes[0][1].xyxy == exact.xyxy
+
+
+def test_accepted_prediction_is_added_or_renames_what_is_there() -> None:
+    truth = replace(state(ReviewBox("a", "lute", AT), start=Box(AT, 1)), start={
+        "a": StartBox(Box(AT, 1), "lute", "t")})
+    tagged = frozenset({"accepted"})
+    far = settle(replace(truth, shown=(ReviewBox("p", "drum", (100, 20, 150, 70), tagged),)))
+    assert [name for name, _ in far.boxes] == ["lute", "drum"] and far.counts["added"] == 1
+    same = settle(replace(truth, shown=(ReviewBox("p", "lute", (11, 21, 60, 70), tagged),)))
+    assert [name for name, _ in same.boxes] == ["lute"] and not same.counts["added"]
+    other = settle(replace(truth, shown=(ReviewBox("p", "harp", (11, 21, 60, 70), tagged),)))
+    assert [(name, box.xyxy) for name, box in other.boxes] == [("harp", AT)]
+
+
+def test_collect_clips_names_and_refuses(tmp_path: Path) -> None:
+    def drawn(name: str | None, xyxy: tuple[float, float, float, float]) -> ImageState:
+        return replace(state(ReviewBox("new", name, xyxy)), start={}, shown=())
+
+    rejects = Rejects()
+    corrected = collect([
+        drawn("harp", (150, 50, 230, 130)),
+        drawn("hurdy-gurdy", AT),
+        drawn(None, AT),
+        drawn("lamp", AT),
+        drawn("harp", (300, 300, 400, 400)),
+        state(ReviewBox("a", "lute", AT)),
+    ], (LUTE, HARP), rejects)
+    clipped, new = (record for _, record in corrected.records)
+    assert clipped.boxes[0].xyxy == pytest.approx((150, 50, 200, 100))
+    assert [clipped.labels, new.labels] == [(2,), (3,)]
+    assert corrected.categories[2].name == "hurdy-gurdy"
+    assert corrected.categories[2].hornbostel_sachs
+    assert (corrected.unreviewed, corrected.faulty) == (1, 3)
+    reasons = [reason for _, reason in rejects.rows]
+    assert "choose its label" in reasons[0] and "'lamp'" in reasons[1]
+    assert "less than a pixel" in reasons[2] and reasons[3] == NOT_REVIEWED
+
+
+# --- export ------------------------------------------------------------------------------------
+
+
+def reviewed_states(folder: Path, count: int) -> list[ImageState]:
+    return [replace(state(ReviewBox("a", "lute", AT), reviewed=True),
+                    path=picture(folder / f"{i}" / "same name.jpg"),
+                    record=ImageRecord(1, "../same name.jpg", 200, 100, labels=None))
+            for i in range(count)]
+
+
+def test_export_is_a_manifest_with_splits_and_files_and_can_be_repeated(tmp_path: Path) -> None:
+    states = reviewed_states(tmp_path / "art", 10)
+    out = tmp_path / "mended"
+    first = export_corrections(states, (LUTE,), out)
+    manifest = Manifest.read(out)
+    assert manifest.images == first.manifest.images and len(manifest) == 10
+    assert {record.split for record in manifest.images} == {"train", "val", "test"}
+    assert all(manifest.path(record).is_file() for record in manifest.images)
+    assert len({record.file_name for record in manifest.images}) == 10
+    assert str(tmp_path) not in (out / "manifest.json").read_text(encoding="utf-8")
+    again = export_corrections(states[:4], (LUTE,), out)
+    assert [r.split for r in again.manifest.images] == [r.split for r in manifest.images[:4]]
+    assert len(list((out / "images").iterdir())) == 4
+    assert not list(tmp_path.glob(".mended*"))
+
+
+def test_export_refuses_other_folders_and_nothing(tmp_path: Path) -> None:
+    states = reviewed_states(tmp_path / "art", 1)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(CorrectionsError, match="another --export"):
+        export_corrections(states, (LUTE,), tmp_path / "full")
+    with pytest.raises(CorrectionsError, match="tick 'reviewed'"):
+        export_corrections([state(ReviewBox("a", "lute", AT))], (LUTE,), tmp_path / "new")
+    assert not (tmp_path / "new").exists() and (tmp_path / "full" / "thesis.txt").exists()
+
+
+def test_previews_only_for_what_browsers_cannot_show(tmp_path: Path) -> None:
+    jpeg, tiff = picture(tmp_path / "a.jpg"), picture(tmp_path / "b.tif", (3000, 40))
+    broken = tmp_path / "c.tif"
+    broken.write_bytes(b"II*\0 no picture")
+    previews = make_previews([(jpeg, 200, 100), (tiff, 3000, 40), (broken, 9, 9)], tmp_path / "p")
+    assert list(previews) == [tiff]
+    with Image.open(previews[tiff]) as preview:
+        assert preview.format == "JPEG" and preview.size[0] <= 2560
+
+
+# --- with FiftyOne's database --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A MongoDB of our own: FiftyOne would attach to any that this user has running."""
+    mongod = find_mongod()
+    if mongod is None or not mongod.is_file():
+        pytest.skip("FiftyOne has no database here (make env installs one)")
+    folder = tmp_path_factory.mktemp("mongo")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [str(mongod), "--dbpath", str(folder), "--port", str(port), "--bind_ip", "127.0.0.1",
+         "--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = os.environ.get("FIFTYONE_DATABASE_URI")
+    uri = os.environ["FIFTYONE_DATABASE_URI"] = f"mongodb://127.0.0.1:{port}"
+    try:
+        _wait_for(port)
+        import fiftyone
+        import fiftyone.core.odm.database as odm
+
+        own = fiftyone.config.database_uri
+        odm._disconnect()
+        fiftyone.config.database_uri = uri
+        yield
+        odm._disconnect()
+        fiftyone.config.database_uri = own
+    finally:
+        if before is None:
+            del os.environ["FIFTYONE_DATABASE_URI"]
+        else:
+            os.environ["FIFTYONE_DATABASE_URI"] = before
+        server.terminate()
+        server.wait(20)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError("mongod did not start")
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> tuple[Manifest, Manifest]:
+    """Six pictures with ground truth and predictions: right, misnamed, missed, false, none."""
+    names = ["right ü", "misnamed", "missed", "false", "none", "unboxed"]
+    for name in names:
+        picture(tmp_path / "art" / f"{name}.png")
+    boxes: list[tuple[Box, ...]] = [(Box(AT, 1),), (Box(AT, 1),), (Box(AT, 2),), (), (), ()]
+    truth = Manifest(tmp_path / "art", (LUTE, HARP), tuple(
+        ImageRecord(i, f"{name}.png", 200, 100, boxes[i - 1],
+                    labels=tuple(box.label for box in boxes[i - 1]), split="test",
+                    domain="cytomine", attributes={"painter.name": "Gérard $"}, rights="CC0")
+        for i, name in enumerate(names, start=1)))
+    truth = replace(truth, images=(*truth.images[:5], replace(truth.images[5], labels=None)))
+    guesses = [(found(AT, 1, 0.9),), (found((11, 21, 60, 70), 2, 0.4),), (),
+               (found((100, 10, 150, 60), 2, 0.3),), (), (found(AT, 1, 0.8),)]
+    predictions = Manifest(tmp_path / "res", (LUTE, HARP), tuple(
+        ImageRecord(i, f"../art/{name}.png", 200, 100, guesses[i - 1], labels=None)
+        for i, name in enumerate(names, start=1)))
+    truth.write(tmp_path / "art")
+    predictions.write(tmp_path / "res" / "detections.json")
+    return truth, predictions
+
+
+def names_in(view: Any) -> set[str]:
+    return {Path(path).stem for path in view.values("filepath")}
+
+
+def test_review_of_ground_truth_and_predictions(
+        database: None, gallery: tuple[Manifest, Manifest]) -> None:
+    dataset = app.load_dataset("test-both", *gallery)
+    views = {name: names_in(dataset.load_saved_view(name)) for name in dataset.list_saved_views()}
+    assert views["missed"] == {"missed"} and views["false alarms"] == {"false"}
+    assert views["label disagreements"] == {"misnamed"}
+    assert views["no instrument"] == {"missed", "none"}
+    assert views["uncertain"] == {"false"} and len(views["to review"]) == 6
+    assert (dataset.sum("eval_tp"), dataset.sum("eval_fp"), dataset.sum("eval_fn")) == (1, 2, 2)
+    sample = dataset.match({"split": "test"}).first()
+    assert sample.rights == "CC0" and sample.attributes.painter_name == "Gérard $"
+    label = sample.ground_truth.detections[0]
+    assert (label.supercategory, label.mimo, label.hornbostel_sachs) == ("strings", "3459",
+                                                                         "321.32")
+    assert label.bounding_box == pytest.approx([0.05, 0.2, 0.25, 0.5])
+    colours = dataset.app_config.color_scheme.fields[0]["valueColors"]
+    assert {"value": "lute", "color": hex_colour(class_colour("lute"))} in colours
+    assert dataset.active_label_schemas == ["corrections", "reviewed"]
+    dataset.delete()
+
+
+def test_corrections_survive_a_reload_and_come_back_out(
+        database: None, gallery: tuple[Manifest, Manifest], tmp_path: Path) -> None:
+    fo = app.connect()
+    truth, predictions = gallery
+    dataset = app.load_dataset("test-trip", predictions=predictions)
+    by_name = {Path(s.filepath).stem: s for s in dataset.iter_samples()}
+    moved = by_name["right ü"]
+    moved.corrections.detections[0].bounding_box = [0.1, 0.2, 0.25, 0.5]
+    drawn = by_name["missed"]
+    drawn.corrections.detections.append(fo.Detection(label="harp", bounding_box=[0, 0, 0.5, 0.5]))
+    emptied = by_name["false"]
+    emptied.corrections.detections = []
+    accepted = by_name["none"]
+    accepted.reviewed = True
+    tagged = by_name["unboxed"]
+    tagged.predictions.detections[0].tags = ["accepted"]
+    for sample in (moved, drawn, emptied, accepted, tagged):
+        sample.save()
+
+    again = app.load_dataset("test-trip", predictions=predictions)
+    assert again.info["musicon"]["counts"] == {
+        "images": 6, "added": 0, "updated": 6, "kept": 5, "removed": 0}
+    fewer = replace(predictions, images=predictions.images[:1])
+    assert len(app.load_dataset("test-trip", predictions=fewer)) == 5
+
+    exported = session.export(tmp_path / "mended", "test-trip")
+    manifest = Manifest.read(exported.file)
+    boxes = {Path(r.file_name).stem: r.boxes for r in manifest.images}
+    assert set(boxes) == {"right ü", "missed", "false", "none", "unboxed"}
+    assert boxes["right ü"][0].xyxy == pytest.approx((20, 20, 70, 70))
+    assert [(box.xyxy, box.label) for box in boxes["missed"]] == [((0, 0, 100, 50), 2)]
+    assert boxes["false"] == boxes["none"] == ()
+    assert boxes["unboxed"][0].xyxy == AT
+    assert all(b.origin == "human" and b.score is None for bs in boxes.values() for b in bs)
+    assert dict(exported.corrected.counts) == {"changed": 1, "added": 1, "removed": 1,
+                                               "accepted": 1}
+    app.load_dataset("test-trip", predictions=predictions, overwrite=True)
+    with pytest.raises(CorrectionsError, match="none of 6 images"):
+        session.export(tmp_path / "none", "test-trip")
+    fo.delete_dataset("test-trip")
+
+
+def test_class_labelled_images_disagree_by_name(
+        database: None, gallery: tuple[Manifest, Manifest]) -> None:
+    truth, predictions = gallery
+    labelled = replace(truth, images=tuple(
+        replace(record, boxes=(), labels=(1,)) for record in truth.images))
+    dataset = app.load_dataset("test-labels", labelled, predictions)
+    view = dataset.load_saved_view("label disagreements")
+    assert names_in(view) == {"misnamed", "false"}
+    assert not dataset.has_saved_view("missed")
+    dataset.delete()
+
+
+def test_foreign_dataset_and_unknown_name_are_refused(
+        database: None, gallery: tuple[Manifest, Manifest]) -> None:
+    fo = app.connect()
+    fo.Dataset("test-foreign", persistent=True).add_sample(fo.Sample(filepath="/tmp/x.png"))
+    with pytest.raises(app.ReviewError, match="another name with --name"):
+        app.load_dataset("test-foreign", *gallery, overwrite=True)
+    assert len(fo.load_dataset("test-foreign")) == 1
+    with pytest.raises(app.ReviewError, match="no review named 'test-nix'"):
+        app.open_dataset("test-nix")
+    fo.delete_dataset("test-foreign")
+
+
+def test_launch_refuses_a_port_that_is_taken(
+        database: None, gallery: tuple[Manifest, Manifest]) -> None:
+    dataset = app.load_dataset("test-port", *gallery)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(app.ReviewError, match="--port"):
+            app.launch(dataset, taken.getsockname()[1], browser=False)
+    dataset.delete()
+
+
+# --- without one ---------------------------------------------------------------------------------
+
+
+def run_tool(*arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, str(TOOL), *arguments], capture_output=True, text=True,
+                          env={**os.environ, **environment}, timeout=60, check=False)
+    return done, time.monotonic() - begun
+
+
+def test_no_database_is_one_sentence_and_soon(gallery: tuple[Manifest, Manifest]) -> None:
+    file = str(gallery[1].root / "detections.json")
+    done, seconds = run_tool("--predictions", file, "--load-only",
+                             FIFTYONE_DATABASE_URI="mongodb://user:secret@127.0.0.1:1")
+    assert done.returncode == 2 and seconds < 25
+    assert done.stderr.startswith("error: the MongoDB server that FIFTYONE_DATABASE_URI names")
+    assert done.stderr.count("\n") == 1 and "secret" not in done.stderr
+
+
+def test_bad_files_need_no_database(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(json.dumps({"images": 3}))
+    for arguments, sentence in (
+            (("--predictions", str(tmp_path / "nix")), "no such manifest"),
+            (("--data", str(tmp_path / "bad.json")), "no list 'images'")):
+        done, _ = run_tool(*arguments, FIFTYONE_DATABASE_URI="mongodb://127.0.0.1:1")
+        assert done.returncode == 2 and sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_newest_results_and_names(tmp_path: Path) -> None:
+    assert session.newest_results(tmp_path) is None
+    for age, name in ((5, "old"), (1, "new"), (9, "oldest")):
+        file = tmp_path / name / "detections.json"
+        file.parent.mkdir()
+        file.write_text("{}")
+        os.utime(file, (1e9 - age, 1e9 - age))
+    newest = session.newest_results(tmp_path)
+    assert newest is not None and newest.parent.name == "new"
+    assert app.dataset_name(newest) == "musicon-new"
+    assert app.dataset_name(None, tmp_path / "Gemälde (1)") == "musicon-Gemälde-1"
