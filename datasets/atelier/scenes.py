@@ -55,7 +55,7 @@ _HOLDS: dict[str, tuple[Hold, ...]] = {
     "harp": (Hold((-0.32, 0.36), (-8, 4), 1.2, "seated"),),
     "trumpet": (Hold((0, 0), (-28, 22), 0.72, None, True),),
     "flute": (Hold((0, 0), (4, 26), 0.66, None, True),),
-    "bagpipe": (Hold((0.03, 0.36), (-12, 8), 0.78, None, False),),
+    "bagpipe": (Hold((0, 0), (-4, 12), 0.86, None, True),),
     "drum": (Hold((0.0, 0.62), (-8, 8), 0.52, "standing"),),
     "organ": (Hold((0.06, 0.42), (-4, 4), 0.66, "seated"),),
 }
@@ -90,9 +90,11 @@ def player(
     mirror = bool(rng.uniform() < 0.5)
     if shoulders is not None:
         feet = shoulders + figures.FEET[stance] * unit
-    if kind.name == "harp":
-        # The harp stands beside the player: both together are centred.
-        x += (-0.18 if mirror else 0.18) * unit
+    # What reaches far to one side is centred together with its player.
+    aside = 0.18 if kind.name == "harp" else 0.0
+    if hold.by_mouth and shoulders is not None:
+        aside = -0.2
+    x += (-aside if mirror else aside) * unit
     who = figures.person(rng, stance, holy=bool(rng.uniform() < 0.08))
     frame = pose(
         x, feet - figures.FEET[stance] * unit, unit, float(rng.normal(0, 2)), mirror=mirror
