@@ -63,6 +63,28 @@ def xyxy_to_voc(xyxy: Sequence[float]) -> Xyxy:
     return x0 + 1, y0 + 1, x1, y1
 
 
+def orient(boxes: Sequence[Xyxy], width: int, height: int, orientation: int) -> list[Xyxy]:
+    """Boxes drawn on stored pixels -> boxes on the upright picture.
+
+    Args:
+        boxes: In pixels of the picture as stored.
+        width: Of the picture as stored.
+        height: Of the picture as stored.
+        orientation: EXIF orientation 1 to 8.
+    """
+    out = []
+    for x0, y0, x1, y1 in boxes:
+        w, h = width, height
+        if orientation in (5, 6, 7, 8):
+            x0, y0, x1, y1, w, h = y0, x0, y1, x1, h, w
+        if orientation in (2, 3, 6, 7):
+            x0, x1 = w - x1, w - x0
+        if orientation in (3, 4, 7, 8):
+            y0, y1 = h - y1, h - y0
+        out.append((x0, y0, x1, y1))
+    return out
+
+
 def as_boxes(values: object) -> BoxArray:
     """Any sequence of four-number boxes -> float32 array of shape (N, 4); N may be 0.
 

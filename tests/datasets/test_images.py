@@ -295,7 +295,7 @@ def test_lab_tiff(tmp_path: Path) -> None:
 
 def test_reduced_size(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8)).resize((1600, 1200))
+    smooth = Image.fromarray(rng.integers(0, 255, (150, 200, 3), np.uint8)).resize((1600, 1200))
     file = save(tmp_path, smooth, "JPEG", quality=95)
     for side in (1, 7, 100, 333, 800, 1599):
         small, size = decode_reduced(file, side)
@@ -303,7 +303,7 @@ def test_reduced_size(tmp_path: Path) -> None:
         if side >= 100:
             theirs = np.array(Image.open(file).resize((small.shape[1], small.shape[0]),
                                                       Image.Resampling.BILINEAR))
-            assert np.abs(small.astype(int) - theirs).mean() < 3
+            assert np.abs(small.astype(int) - theirs).mean() < 5
     assert decode_reduced(file, 5000)[0].shape == (1200, 1600, 3), "never enlarged"
     with pytest.raises(ValueError, match="at least 1"):
         decode_reduced(file, 0)
@@ -332,7 +332,7 @@ Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
     (b"\0\0\0\x18ftypisom\0\0\0\0", "film"),
     (b"hello there, I am a caption\n", "text file"),
     (b"\0" * 5000, "zero bytes"),
-    (os.urandom(64).replace(b"\xff", b"\0") + b"\x80", "not a picture"),
+    (np.random.default_rng(2).bytes(64).replace(b"\xff", b"\0") + b"\x80", "not a picture"),
     (b"II*\0\x08\0\0\0" + b"\0" * 60, "TIFF"),
     (b"GIF89a", "GIF"),
 ])

@@ -192,6 +192,13 @@ def test_numpy_values_can_be_written(tmp_path: Path) -> None:
     assert Manifest.read(file).images[0].boxes[0].score == 0.5
 
 
+def test_a_sliver_is_not_rounded_to_nothing() -> None:
+    record = ImageRecord(1, "a.jpg", 50, 50, (Box((1, 1, 1.0001, 9), 1),))
+    document = Manifest(Path(), CATEGORIES, (record,)).to_coco()
+    assert document["annotations"][0]["bbox"] == [1, 1, 0.001, 8]
+    assert len(Manifest.from_coco(document, Path()).images[0].boxes) == 1
+
+
 def test_select() -> None:
     images = tuple(ImageRecord(i, f"{i}", 1, 1, split=s, domain=d) for i, (s, d) in enumerate(
         [("train", "mimo"), ("val", "mimo"), ("test", "google"), (None, "google")]))

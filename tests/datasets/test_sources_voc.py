@@ -25,13 +25,13 @@ def xml(file: Path, *objects: tuple[str, str], size: str = "") -> None:
 
 def test_boxes_count_from_one(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
     draw("a.jpg")
-    xml(tmp_path / "a.xml", ("fiddle", BOX + "<difficult>1</difficult>"),
+    xml(tmp_path / "a.xml", ("fiddle", BOX + "<difficult>1</difficult><truncated>1</truncated>"),
         size="<size><width>40</width><height>30</height></size>")
     data, rejects = read_source("voc", tmp_path)
     (_, record), = data.records
     # Pixel columns 11..20 counted from 1 are 10..19 counted from 0: half-open 10 to 20.
     assert record.boxes[0].xyxy == (10, 5, 20, 15)
-    assert record.boxes[0].extra == {"difficult": 1}
+    assert record.boxes[0].extra == {"difficult": 1, "truncated": 1}
     assert (record.width, record.height) == (40, 30) and len(rejects) == 0
 
 
