@@ -5,6 +5,7 @@ Nothing here knows FiftyOne; ``fiftyone_app.read_states`` hands in what the pers
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,7 @@ def export_corrections(states: Sequence[ImageState], categories: Sequence[Catego
     """
     splits = _earlier_splits(out)
     rejects = Rejects()
+    states = _named_by_place(states)
     corrected = collect(states, categories, rejects)
     if not corrected.records:
         why = f"; {corrected.faulty} images have faults: {rejects.rows[0][1]}" \
@@ -83,6 +85,16 @@ def export_corrections(states: Sequence[ImageState], categories: Sequence[Catego
     manifest = Manifest(out, corrected.categories, tuple(records), info)
     _write(manifest, [path for path, _ in named], rejects, copy, quiet)
     return Exported(out / MANIFEST_NAME, manifest, corrected, rejects)
+
+
+def _named_by_place(states: Sequence[ImageState]) -> list[ImageState]:
+    """File names from the folder that all images share: no part of the path above it is told."""
+    if not states:
+        return []
+    shared = os.path.commonpath([state.path.parent for state in states])
+    return [replace(state, record=replace(
+        state.record, file_name=Path(os.path.relpath(state.path, shared)).as_posix()))
+        for state in states]
 
 
 def _earlier_splits(out: Path) -> dict[str, str]:

@@ -29,6 +29,8 @@ from musicon.detect.review.previews import make_previews
 
 ADDRESS = "127.0.0.1"
 PORT = 5151
+PREFIX = "musicon-"
+"""Names of reviews start so, as the database may hold other data sets."""
 _PING_MS = 3000
 _SHOWN = (look.GROUND_TRUTH, look.PREDICTIONS)
 
@@ -156,8 +158,8 @@ def dataset_name(*sources: Path | None) -> str:
             folder = resolved.parent if resolved.suffix == ".json" else resolved
             name = re.sub(r"[^\w.-]+", "-", folder.name).strip("-.")
             if name:
-                return f"musicon-{name}"
-    return "musicon-review"
+                return f"{PREFIX}{name}"
+    return f"{PREFIX}review"
 
 
 def _open_or_create(fo: Any, name: str, overwrite: bool) -> Any:
@@ -315,17 +317,18 @@ def list_reviews() -> list[tuple[str, int, Any]]:
 
 
 def open_dataset(name: str) -> Any:
-    """A review that was made before.
+    """A review that was made before, by its whole name or without ``musicon-``.
 
     Raises:
         ReviewUnavailable: FiftyOne or its database cannot start.
         ReviewError: There is none of that name; the message lists those that exist.
     """
     fo = connect()
-    if fo.dataset_exists(name):
-        dataset = fo.load_dataset(name)
-        if "musicon" in (dataset.info or {}):
-            return dataset
+    for known in (name, f"{PREFIX}{name}"):
+        if fo.dataset_exists(known):
+            dataset = fo.load_dataset(known)
+            if "musicon" in (dataset.info or {}):
+                return dataset
     there = ", ".join(row[0] for row in list_reviews()) or "none yet"
     raise ReviewError(f"there is no review named {name!r}; there are: {there}")
 

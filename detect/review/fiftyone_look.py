@@ -88,7 +88,7 @@ def _sidebar(fo: Any, dataset: Any) -> list[Any]:
                   "last_modified_at"], False),
         ("metadata", ["metadata.width", "metadata.height"], False))
     return [fo.SidebarGroupDocument(name=name, paths=paths, expanded=expanded)
-            for name, paths, expanded in groups]
+            for name, paths, expanded in groups if paths or name == "tags"]
 
 
 def _open_for_editing(dataset: Any, names: list[str]) -> None:

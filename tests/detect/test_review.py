@@ -179,7 +179,7 @@ def test_collect_clips_names_and_refuses(tmp_path: Path) -> None:
 def reviewed_states(folder: Path, count: int) -> list[ImageState]:
     return [replace(state(ReviewBox("a", "lute", AT), reviewed=True),
                     path=picture(folder / f"{i}" / "same name.jpg"),
-                    record=ImageRecord(1, "../same name.jpg", 200, 100, labels=None))
+                    record=ImageRecord(1, f"../{folder}/{i}/same name.jpg", 200, 100, labels=None))
             for i in range(count)]
 
 
@@ -192,10 +192,11 @@ def test_export_is_a_manifest_with_splits_and_files_and_can_be_repeated(tmp_path
     assert {record.split for record in manifest.images} == {"train", "val", "test"}
     assert all(manifest.path(record).is_file() for record in manifest.images)
     assert len({record.file_name for record in manifest.images}) == 10
-    assert str(tmp_path) not in (out / "manifest.json").read_text(encoding="utf-8")
+    assert manifest.images[3].file_name == "images/3/same name.jpg"
+    assert tmp_path.name not in (out / "manifest.json").read_text(encoding="utf-8")
     again = export_corrections(states[:4], (LUTE,), out)
     assert [r.split for r in again.manifest.images] == [r.split for r in manifest.images[:4]]
-    assert len(list((out / "images").iterdir())) == 4
+    assert len(list((out / "images").rglob("*.jpg"))) == 4
     assert not list(tmp_path.glob(".mended*"))
 
 
@@ -354,9 +355,11 @@ def test_corrections_survive_a_reload_and_come_back_out(
     assert dict(exported.corrected.counts) == {"changed": 1, "added": 1, "removed": 1,
                                                "accepted": 1}
     app.load_dataset("test-trip", predictions=predictions, overwrite=True)
+    fo.load_dataset("test-trip").name = "musicon-test-trip"
+    assert app.open_dataset("test-trip").name == "musicon-test-trip"
     with pytest.raises(CorrectionsError, match="none of 6 images"):
         session.export(tmp_path / "none", "test-trip")
-    fo.delete_dataset("test-trip")
+    fo.delete_dataset("musicon-test-trip")
 
 
 def test_class_labelled_images_disagree_by_name(
