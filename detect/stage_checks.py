@@ -125,10 +125,12 @@ def finished(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def forget(run: RunFolder) -> None:
-    """Remove what a stage would go on from; its model stays until it is replaced."""
+    """Remove what a stage would go on from; its model is put aside as ``previous``."""
     for folder in (run.checkpoints, run.logs, run.cache):
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    if run.model.is_dir():
+        shutil.rmtree(run.root / "previous", ignore_errors=True)
+        run.model.rename(run.root / "previous")
 
 
 @contextmanager

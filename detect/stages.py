@@ -103,10 +103,10 @@ def train(config: Config, names: Sequence[str], *, fresh: bool = False, quiet: b
     results = []
     for name in names:
         run = RunFolder(config.output / name)
-        if fabric.is_global_zero and fresh:
-            forget(run)
-        fabric.barrier()
         with alone(run, fabric):
+            if fabric.is_global_zero and fresh:
+                forget(run)
+            fabric.barrier()
             results.append(Stage(config, name, run, fabric, quiet, advise).train())
     return results
 
@@ -128,7 +128,7 @@ class Stage:
             self.parent_hash = file_hash(folder / WEIGHTS)
         manifest = Manifest.read(self.settings.manifest)
         self.validation = manifest.select(split="val")
-        self.categories = stage_categories(manifest.categories, self.parent,
+        self.categories = stage_categories(shown_classes(manifest), self.parent,
                                            self.settings.keep_classes)
         self.fingerprint = self._fingerprint()
         cache = run.cache / digest({**self.fingerprint, "fits": None, "fusion": None})[:12]
@@ -280,6 +280,16 @@ class Stage:
         """One line in the log of the process that writes."""
         if self.fabric.is_global_zero:
             log.info(text)
+
+
+def shown_classes(manifest: Manifest) -> list[Category]:
+    """Classes of which the training split has at least one picture; the others are logged."""
+    shown = {label for record in manifest.select(split="train").images
+             for label in record.known_labels}
+    absent = [category.name for category in manifest.categories if category.id not in shown]
+    if absent:
+        log.info("no training picture of: %s", ", ".join(absent))
+    return [category for category in manifest.categories if category.id in shown]
 
 
 def stage_categories(own: Sequence[Category], parent: LoadedModel | None,

@@ -170,6 +170,7 @@ def fit(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, *, seed: int
     objective, optimizer = fabric.setup(Objective(task), optimizer)
     if progress.step == 0:
         task.start()
+        make_alike(task.model, fabric)
     average = Average(task.model, cfg.ema_decay) if cfg.ema_decay else None
     judged = average.model if average else task.model
     keeper.restore(progress, task.model, optimizer, average)
@@ -268,6 +269,14 @@ class Average:
                 mean.lerp_(value, 1 - decay)
             else:
                 mean.copy_(value)
+
+
+def make_alike(model: nn.Module, fabric: Fabric) -> None:
+    """Give every process the first one's weights."""
+    if fabric.world_size > 1:
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.copy_(fabric.broadcast(value))
 
 
 def evaluate(task: Task, model: nn.Module, fabric: Fabric, step: int) -> dict[str, float]:

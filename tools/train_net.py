@@ -50,8 +50,13 @@ def main(options: argparse.Namespace) -> int:
     output = [] if options.output is None else [f"output={options.output}"]
     config = load(options.config, [*options.overrides, *output])
     names = stage_checks.choose(config, options.stage)
-    results = stages.train(config, names, fresh=options.fresh, quiet=options.quiet,
-                           command=lambda stage: command_line(options, stage))
+    try:
+        results = stages.train(config, names, fresh=options.fresh, quiet=options.quiet,
+                               command=lambda stage: command_line(options, stage))
+    except KeyboardInterrupt:
+        if options.fresh:
+            print("leave out --fresh to go on; with it, the stages start again")
+        raise
     stages.summarise(config, results, lambda stage: command_line(options, stage))
     return command.DONE
 

@@ -1,0 +1,219 @@
+"""Model folders and checkpoints: whole or not at all, and refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from musicon.datasets.records import Category
+from musicon.detect import classifier as classifiers
+from musicon.detect import detectors
+from musicon.detect.checkpoints import (
+    FORMAT,
+    MODEL_FILES,
+    CheckpointError,
+    ModelFolderError,
+    digest,
+    file_hash,
+    find_newest,
+    load_model,
+    model_folder,
+    read_checkpoint,
+    read_tensors,
+    save_model,
+    state_hash,
+    sweep,
+    write_checkpoint,
+    write_tensors,
+)
+from musicon.detect.config import Config, load
+
+CATEGORIES = (Category(1, "lute", "strings", mimo="3394"), Category(2, "harp", "strings"))
+SETTINGS = ["classifier.weights=none", "classifier.image_size=32", "detector.family=ssdlite",
+            "detector.image_size=128", "fusion.threshold=0.123"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights."""
+    folder = tmp_path_factory.mktemp("run") / "mimo" / "model"
+    write_model(folder, load(None, SETTINGS))
+    return folder
+
+
+def write_model(folder: Path, config: Config, **lineage: object) -> None:
+    torch.manual_seed(0)
+    classifier = classifiers.build(config.classifier, 2)
+    detector = detectors.build(config.detector, 2, classifier)
+    save_model(folder, classifier=classifier, detector=detector,  # type: ignore[arg-type]
+               config=config, categories=CATEGORIES, metrics={"threshold": 0.123},
+               lineage={"stage": "mimo", "ancestors": [], **lineage})
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """The model folder, to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "model"))
+
+
+def test_a_model_folder_gives_back_the_same_model(trained: Path) -> None:
+    model = load_model(trained)
+    assert model.categories == CATEGORIES
+    assert model.config == load(None, SETTINGS)
+    assert model.stage == "mimo"
+    assert model.lineage["format"] == FORMAT
+    assert not model.classifier.training
+    assert not model.detector.training
+    image = torch.rand(3, 100, 80)
+    again = load_model(trained.parent)
+    crops = torch.rand(2, 3, 32, 32) * 255
+    torch.testing.assert_close(model.classifier(crops), again.classifier(crops))
+    for a, b in zip(model.detector.detect([image])[0].values(),
+                    again.detector.detect([image])[0].values(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert sorted(p.name for p in trained.iterdir()) == sorted(MODEL_FILES)
+
+
+def test_the_same_weights_are_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "model", load(None, SETTINGS))
+    assert file_hash(tmp_path / "model" / "weights.safetensors") == file_hash(
+        trained / "weights.safetensors")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_writing_over_a_model_replaces_it_whole(copied: Path) -> None:
+    (copied / "left-over").write_text("")
+    write_model(copied, load(None, [*SETTINGS, "fusion.threshold=0.9"]))
+    assert load_model(copied).config.fusion.threshold == 0.9
+    assert not (copied / "left-over").exists()
+    assert [p.name for p in copied.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_missing_file_is_named(copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    with pytest.raises(ModelFolderError, match=name.replace(".", r"\.")):
+        load_model(copied)
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_damaged_file_is_named(copied: Path, name: str) -> None:
+    file = copied / name
+    file.write_bytes(file.read_bytes()[:20] + b"\xff{[")
+    with pytest.raises(ModelFolderError, match=name.replace(".", r"\.")) as caught:
+        load_model(copied)
+    assert str(copied) in str(caught.value)
+
+
+def test_another_version_is_refused(copied: Path) -> None:
+    lineage = json.loads((copied / "lineage.json").read_text())
+    lineage["format"], lineage["versions"] = FORMAT + 1, {"musicon": "9.1"}
+    (copied / "lineage.json").write_text(json.dumps(lineage))
+    with pytest.raises(ModelFolderError, match=r"format 2.*reads format 1.*musicon 9\.1.*"
+                                               r"train_net\.py --stage mimo"):
+        load_model(copied)
+
+
+def test_weights_of_another_model_are_refused(copied: Path) -> None:
+    text = (copied / "categories.json").read_text()
+    (copied / "categories.json").write_text(
+        text.replace("]", ', {"id": 3, "name": "drum", "supercategory": "percussion"}]'))
+    with pytest.raises(ModelFolderError, match=r"do not fit the classifier .*size mismatch"):
+        load_model(copied)
+
+
+def test_settings_of_another_version_are_refused(copied: Path) -> None:
+    with (copied / "config.yaml").open("a") as stream:
+        stream.write("colour: red\n")
+    with pytest.raises(ModelFolderError, match=r"colour: unknown setting.*another version"):
+        load_model(copied)
+
+
+def test_no_model_says_how_to_get_one(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ModelFolderError, match=r"train_net\.py --stage all.*--model"):
+            load_model(path)
+    with pytest.raises(ModelFolderError, match=r"no trained model.*train_net\.py"):
+        find_newest(tmp_path)
+
+
+def test_the_newest_model_is_found(trained: Path, tmp_path: Path) -> None:
+    now = time.time()
+    for stage, age in (("mimo", 0.0), ("google", 0.0), ("cytomine", 500.0)):
+        folder = tmp_path / "runs" / stage / "model"
+        shutil.copytree(trained, folder)
+        lineage = json.loads((folder / "lineage.json").read_text())
+        lineage["ancestors"] = ["mimo"] if stage == "google" else []
+        (folder / "lineage.json").write_text(json.dumps(lineage))
+        os.utime(folder / "weights.safetensors", (now - age, now - age))
+    assert find_newest(tmp_path / "runs").parent.name == "google"
+    assert model_folder(tmp_path / "runs").parent.name == "google"
+    assert model_folder(tmp_path / "runs" / "cytomine").parent.name == "cytomine"
+    assert model_folder(tmp_path / "runs" / "cytomine" / "model").parent.name == "cytomine"
+
+
+def test_tensors_round_trip(tmp_path: Path) -> None:
+    state = {"a": torch.randn(2, 3).T, "b": torch.tensor(3), "c": torch.zeros(0, 4)}
+    write_tensors(tmp_path / "x.safetensors", state)
+    found = read_tensors(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+    with pytest.raises(CheckpointError, match="--fresh"):
+        read_tensors(tmp_path / "y.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "x.ckpt"
+    write_checkpoint(file, {"format": FORMAT, "step": 1})
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        write_checkpoint(file, {"format": FORMAT, "step": 2, "bad": lambda: 0})
+    assert read_checkpoint(file)["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+class Harmful:
+    """Would make a folder when unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    torch.save({"format": FORMAT, "x": Harmful(tmp_path / "made")}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(tmp_path / "x.ckpt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+    torch.save({"format": FORMAT + 1}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="another version"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_sweeping_takes_only_what_is_half_written(tmp_path: Path) -> None:
+    (tmp_path / ".model.abc.part").mkdir()
+    (tmp_path / ".x.ckpt.abc.part").write_text("")
+    (tmp_path / "x.ckpt").write_text("")
+    sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+def test_hashes_see_every_change() -> None:
+    base = {"a": torch.zeros(2, 2), "n": torch.tensor(1)}
+    others = [{"a": torch.zeros(4), "n": torch.tensor(1)}, {"b": torch.zeros(2, 2)},
+              {"a": torch.full((2, 2), 1e-30), "n": torch.tensor(1)},
+              {"a": torch.zeros(2, 2, dtype=torch.float64), "n": torch.tensor(1)}]
+    hashes = {state_hash(state) for state in (base, *others)}
+    assert len(hashes) == 5
+    assert state_hash(dict(base)) in hashes
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
