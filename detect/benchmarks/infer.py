@@ -1,0 +1,171 @@
+"""Speed and memory of an inference: end to end against the bare model, N images against 10 N.
+
+The bare model is ``ArtworkDetector.predict`` on the same images, decoded beforehand, in the same
+batches. End to end adds finding, decoding, drawing and writing. Both are timed in turn in one
+process, so that a busy machine is equally unfair to both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, progress
+from musicon.datasets.images import ImageError, decode_reduced
+from musicon.datasets.records import UserError
+from musicon.detect.inference import InferenceOptions, Listing, list_images, run_inference
+from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector
+
+SPEED_BAR = 0.8
+"""Least share of the bare model's speed."""
+MEMORY_BAR = 1.1
+"""Most that the peak may grow from N to 10 N images."""
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images per second of each round, in the order they were run."""
+
+    bare: tuple[float, ...]
+    end_to_end: tuple[float, ...]
+
+    @property
+    def share(self) -> float:
+        """End to end over bare: the median of the rounds' ratios."""
+        return median(e / b for e, b in zip(self.end_to_end, self.bare, strict=True))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``benchmark.py infer``."""
+    add = parser.add_argument
+    add("--images", nargs="+", required=True, metavar="DIR|FILE|GLOB")
+    add("--model", type=Path, help="model or run folder (default: the newest trained)")
+    add("--limit", type=int, default=100, help="images timed (default: 100)")
+    add("--rounds", type=int, default=3, help="times that each is timed (default: 3)")
+    add("--batch-size", type=int, default=8)
+    add("--workers", type=int, default=min(8, os.cpu_count() or 2))
+    add("--device", default="auto")
+    add("--memory", type=int, metavar="N", default=0,
+        help="also compare the memory peaks of N and 10 N images (default: 0, don't)")
+    add("--quiet", action="store_true")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print a table; 1 when a bar is missed."""
+    from musicon.detect.checkpoints import find_newest
+
+    model = options.model or find_newest()
+    with tempfile.TemporaryDirectory(prefix="musicon-benchmark-") as scratch:
+        listing = list_images(options.images, Path(scratch) / "none", options.limit)
+        detector = ArtworkDetector.load(model, options.device)
+        settings = InferenceOptions(batch_size=options.batch_size, workers=options.workers,
+                                    quiet=True)
+        speed = measure_speed(detector, listing, Path(scratch), settings, options.rounds,
+                              options.quiet)
+        met = _report_speed(speed, len(listing.files))
+        if options.memory:
+            peaks = [measure_peak(model, listing.files, count, settings, options.device,
+                                  Path(scratch)) for count in (options.memory, 10 * options.memory)]
+            met = _report_memory(options.memory, peaks) and met
+    return DONE if met else DONE_WITH_REJECTS
+
+
+def measure_speed(detector: ArtworkDetector, listing: Listing, scratch: Path,
+                  settings: InferenceOptions, rounds: int, quiet: bool = False) -> Speed:
+    """Time both ways in turn, the first changing from round to round.
+
+    Raises:
+        UserError: An image that cannot be read: the two ways would not do the same work.
+    """
+    images = [_decoded(file) for file in listing.files]
+    detector.predict(images[:settings.batch_size])  # the first call is slower
+    bare, whole = [], []
+    for number in progress(range(rounds), desc="rounds", quiet=quiet):
+        def run_bare() -> None:
+            bare.append(len(images) / _time_bare(detector, images, settings.batch_size))
+
+        def run_whole(number: int = number) -> None:
+            started = time.perf_counter()
+            run_inference(detector, listing, scratch / f"round{number}", settings)
+            whole.append(len(images) / (time.perf_counter() - started))
+
+        for way in (run_bare, run_whole) if number % 2 == 0 else (run_whole, run_bare):
+            way()
+    return Speed(tuple(bare), tuple(whole))
+
+
+def measure_peak(model: Path, files: Sequence[str], count: int, settings: InferenceOptions,
+                 device: str, scratch: Path) -> int:
+    """Peak memory in bytes of a process that searches ``count`` images (files used repeatedly)."""
+    folder = scratch / f"images{count}"
+    folder.mkdir()
+    for number in range(count):
+        source = Path(files[number % len(files)])
+        (folder / f"{number:07}{source.suffix}").symlink_to(source)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_search_and_tell, args=(
+        sender, model, folder, scratch / f"out{count}", settings, device))
+    child.start()
+    child.join()
+    if not receiver.poll():
+        raise UserError(f"the run over {count} images failed; its message is above")
+    peak: int = receiver.recv()
+    return peak
+
+
+def _search_and_tell(sender: Connection, model: Path, folder: Path, out: Path,
+                     settings: InferenceOptions, device: str) -> None:
+    detector = ArtworkDetector.load(model, device)
+    run_inference(detector, list_images([str(folder)], out), out, settings)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sender.send(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _time_bare(detector: ArtworkDetector, images: Sequence[NDArray[np.uint8]],
+               batch_size: int) -> float:
+    started = time.perf_counter()
+    for first in range(0, len(images), batch_size):
+        detector.predict(images[first:first + batch_size])
+    return time.perf_counter() - started
+
+
+def _decoded(file: str) -> NDArray[np.uint8]:
+    try:
+        return decode_reduced(file, WORKING_SIDE)[0]
+    except ImageError as error:
+        raise UserError(f"{error}; a benchmark needs images that can all be read") from None
+
+
+def _report_speed(speed: Speed, count: int) -> bool:
+    table = SummaryTable("round", "bare images/s", "end to end images/s", "share")
+    for number, (bare, whole) in enumerate(zip(speed.bare, speed.end_to_end, strict=True), 1):
+        table.add(number, bare, whole, whole / bare)
+    table.print()
+    met = speed.share >= SPEED_BAR
+    print(f"{count:,} images: end to end runs at {speed.share:.0%} of the bare model's speed "
+          f"(bar: {SPEED_BAR:.0%}, {'met' if met else 'MISSED'})")
+    return met
+
+
+def _report_memory(count: int, peaks: Sequence[int]) -> bool:
+    small, large = peaks
+    met = large <= MEMORY_BAR * small
+    print(f"memory peak: {small / MEGABYTE:,.0f} MB for {count:,} images, "
+          f"{large / MEGABYTE:,.0f} MB for {10 * count:,}: x {large / small:.2f} "
+          f"(bar: {MEMORY_BAR}, {'met' if met else 'MISSED'})")
+    return met

@@ -1,0 +1,138 @@
+"""tools/infer.py: exit codes, messages, and the review that may be missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from finder import tiny_model
+from PIL import Image
+
+from musicon.datasets import command
+from musicon.datasets.records import Manifest
+from musicon.detect.checkpoints import WEIGHTS
+
+TOOLS = Path(__file__).resolve().parent.parent.parent / "tools"
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def infer(*arguments: object) -> int:
+    module = tool("infer")
+    return command.run(module.main, module.parser(), [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b/ä (1).png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (60, 90, 3)).astype(np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+def test_a_folder_is_searched_with_exit_code_0(images: Path, model: Path, tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert infer("--images", images, "--model", model, "--out", out, "--no-review",
+                 "--threshold", 0) == 0
+    said = capsys.readouterr().out
+    manifest = Manifest.read(out / "detections.json")
+    boxes = sum(len(record.boxes) for record in manifest.images)
+    assert f"2 images, 2 with instruments, {boxes:,} boxes" in said
+    assert "images/s" in said and str(out / "annotated") in said
+    assert (out / "annotated" / "b" / "ä (1).png.jpg").is_file()
+    assert infer("--images", images, "--model", model, "--out", out, "--no-review",
+                 "--threshold", 0, "--quiet") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_rejects_give_exit_code_1(images: Path, model: Path, tmp_path: Path,
+                                  capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "broken.jpg").write_bytes(b"<html>not found</html>")
+    assert infer("--images", images, "--model", model, "--out", tmp_path / "out", "--no-review",
+                 "--no-annotated") == 1
+    said = capsys.readouterr().out
+    assert "1 files could not be read" in said and "rejects.jsonl" in said
+    assert not (tmp_path / "out" / "annotated").exists()
+
+
+def test_default_model_and_results_folder(images: Path, model: Path, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert infer("--images", images, "--no-review") == 2
+    said = capsys.readouterr().err
+    assert "train_net.py" in said and "make demo" in said and said.count("\n") == 1
+    shutil.copytree(model / "model", tmp_path / "runs" / "demo" / "cytomine" / "model")
+    assert infer("--images", images, "--no-review", "--limit", 1) == 0
+    assert len(Manifest.read(tmp_path / "results" / "images" / "detections.json").images) == 1
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--images", "{tmp}/missing"], "no such file or folder"),
+    (["--images", "{tmp}/empty"], "no images in"),
+    (["--images", "{images}", "--model", "{tmp}/missing"], "no such folder"),
+    (["--images", "{images}", "--model", "{tmp}/broken"], "weights"),
+    (["--images", "{images}", "--device", "cuda:77"], "write auto or cpu"),
+    (["--images", "{images}", "--out", "{tmp}/file/out"], "{tmp}/file"),
+    (["--images", "{tmp}/bad"], "none of the 1 files could be read"),
+])
+def test_bad_input_is_one_sentence_and_exit_code_2(
+        arguments: list[str], expected: str, images: Path, model: Path, tmp_path: Path,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"")
+    (tmp_path / "file").write_text("in the way")
+    shutil.copytree(model, tmp_path / "broken")
+    weights = tmp_path / "broken" / "model" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    filled = [a.format(tmp=tmp_path, images=images) for a in arguments]
+    for option, value in (("--model", model), ("--out", tmp_path / "out")):
+        if option not in filled:
+            filled += [option, str(value)]
+    assert infer(*filled, "--no-review", "--quiet") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert expected.format(tmp=tmp_path) in said
+    assert not (tmp_path / "out" / "detections.json").exists()
+
+
+@pytest.mark.parametrize("wrong", [["--threshold", "1.5"], ["--batch-size", "0"],
+                                   ["--workers", "x"], ["--precision", "8"], ["--images"]])
+def test_wrong_arguments_are_refused(wrong: list[str], images: Path,
+                                     capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        infer("--images", images, *wrong)
+    assert stop.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_without_a_database_everything_is_written_all_the_same(
+        images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://127.0.0.1:9")  # nobody listens there
+    out = tmp_path / "out"
+    assert infer("--images", images, "--model", model, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "review:   not loaded (" in said
+    assert f"python tools/review.py --predictions {out / 'detections.json'}" in said
+    assert len(Manifest.read(out / "detections.json").images) == 2
