@@ -19,9 +19,11 @@ from typing import Any
 
 from musicon.datasets import command
 from musicon.datasets.checking import Item, Journal, check
+from musicon.datasets.leakage import apart_from, hold_out, labels_only
 from musicon.datasets.records import (
     MANIFEST_NAME,
     SPLITS,
+    Category,
     ImageRecord,
     Manifest,
     Rejects,
@@ -90,6 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resplit", action="store_true",
                        help="forget the splits that the source or an earlier run made")
     group.add_argument("--as-split", choices=SPLITS, help="put every picture into this split")
+    group.add_argument("--hold-out", choices=SPLITS, metavar="SPLIT",
+                       help="this split of the source is for the final test alone; the others "
+                            "are dealt anew into train and val")
+    group.add_argument("--apart-from", type=Path, nargs="+", default=[], metavar="DATASET",
+                       help="leave out what the test splits of these data sets hold too, and "
+                            "other works by the same painters")
+    group.add_argument("--labels-only", action="store_true",
+                       help="keep which instruments are in a picture and forget where")
     group.add_argument("--workers", type=int, metavar="N", help="threads that decode")
     group.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -136,6 +146,7 @@ def prepare(source: str, options: argparse.Namespace) -> Prepared:
             shutil.rmtree(work / "images", ignore_errors=True)
             data = module.read(options, rejects)
         found, notes = _described(data.records, options, pattern)
+        found = _kept_apart(found, options, rejects)
         journal = Journal(work / JOURNAL)
         try:
             checked = check(found, rejects, journal, bar, options.workers)
@@ -150,7 +161,8 @@ def prepare(source: str, options: argparse.Namespace) -> Prepared:
         records = _numbered([record for _, record in items])
         info = {**data.info, "description": _description(source, options), "made_by": MADE_BY,
                 "source": source, "in_place": bool(options.in_place)}
-        manifest = Manifest(out, data.categories, tuple(records), info)
+        manifest = Manifest(out, _categories(data.categories, records, options),
+                            tuple(records), info)
         replace(manifest, root=work).write(work)
         rejects.write(work / REJECTS_NAME)
         publish(work, out, manifest, earlier)
@@ -213,6 +225,22 @@ def _described(records: Sequence[Item], options: argparse.Namespace,
     return out, notes
 
 
+def _categories(categories: Sequence[Category], records: Sequence[ImageRecord],
+                options: argparse.Namespace) -> tuple[Category, ...]:
+    """All classes of the source; with ``--match`` those that its pictures still have."""
+    used = {label for record in records for label in record.known_labels}
+    return tuple(c for c in categories if not options.match or c.id in used)
+
+
+def _kept_apart(items: list[Item], options: argparse.Namespace, rejects: Rejects) -> list[Item]:
+    if options.hold_out:
+        items = hold_out(items, options.hold_out)
+    if options.labels_only:
+        items = labels_only(items)
+    others = [Manifest.read(path) for path in options.apart_from]
+    return apart_from(items, others, rejects) if others else items
+
+
 def _group(record: ImageRecord, attributes: dict[str, str], told: str | None,
            group_by: str | None) -> str | None:
     if group_by:
@@ -242,12 +270,25 @@ def _split(items: Sequence[Item], options: argparse.Namespace,
         if kept:
             notes.append(f"{kept} pictures keep the split of the earlier run (--resplit deals "
                          "anew)")
-    records = assign_splits(records, fractions, seed=options.seed, resplit=options.resplit)
+    if options.hold_out:
+        records = _deal_the_rest(records, fractions, options.seed)
+    else:
+        records = assign_splits(records, fractions, seed=options.seed, resplit=options.resplit)
     divided = divided_groups(records)
     if divided:
         notes.append(f"the splits given divide {len(divided)} groups, {divided[0]!r} first: a "
                      "leak (--resplit mends it)")
     return [(path, record) for (path, _), record in zip(items, records, strict=True)], notes
+
+
+def _deal_the_rest(records: Sequence[ImageRecord], fractions: tuple[float, float, float],
+                   seed: int) -> list[ImageRecord]:
+    """Deal what is not held out into train and val, by their shares of each other."""
+    train, val, _ = fractions
+    rest = assign_splits([r for r in records if r.split is None],
+                         (train / (train + val), val / (train + val), 0.0), seed=seed)
+    dealt = {record.file_name: record for record in rest}
+    return [dealt.get(record.file_name, record) for record in records]
 
 
 def _placed(items: Sequence[Item], work: Path, out: Path, options: argparse.Namespace,

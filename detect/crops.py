@@ -42,6 +42,7 @@ class ClassifierTask:
     def __init__(self, model: CropClassifier, ctx: StageContext) -> None:
         self.model = model
         self.fit = ctx.stage.classifier
+        self.rehearsal_share = ctx.stage.rehearsal_share
         self.composites = ctx.stage.composites
         self.material = collect(ctx, "train")
         self.validation = collect(ctx, "val")
@@ -49,7 +50,8 @@ class ClassifierTask:
         self.items = [*_box_items(self.material),
                       *_boxes_of(pseudo_boxed(self.material, ctx))]
         self.labels = np.array([label for _, _, label in self.items], np.int64)
-        self._by_label = {int(k): np.flatnonzero(self.labels == k) for k in np.unique(self.labels)}
+        self._pools = [pool for rehearsed in (False, True)
+                       if (pool := _by_label(self.items, rehearsed))]
         self._held_out: dict[str, list[Crop]] | None = None
         freeze_stages(model.network, self.fit.freeze)
 
@@ -66,13 +68,19 @@ class ClassifierTask:
             self._probe(self.fit.probe_examples)
 
     def draw(self, rng: np.random.Generator) -> int:
-        """A negative by its share, else a class evenly (or by its frequency), then an item."""
+        """A negative by its share, else a class evenly (or by its frequency), then an item.
+
+        The stage's own images and those of earlier stages take turns by ``rehearsal_share``.
+        """
         if rng.random() < self.fit.negative_share or not self.items:
             return len(self.items)
         if self.fit.balance != "sampling":
             return int(rng.integers(len(self.items)))
-        label = int(rng.choice(list(self._by_label)))
-        return int(rng.choice(self._by_label[label]))
+        by_label = self._pools[0]
+        if len(self._pools) == 2 and rng.random() < self.rehearsal_share:
+            by_label = self._pools[1]
+        label = int(rng.choice(list(by_label)))
+        return int(rng.choice(by_label[label]))
 
     def example(self, index: int, rng: np.random.Generator) -> Crop:
         """An augmented crop, uint8 RGB (S, S, 3), and its label (0 is "none")."""
@@ -259,6 +267,15 @@ def _box_items(material: Material) -> list[Positive]:
                              for item in (*material.photos, *material.labelled)
                              if len(item.labels) == 1]
     return [*whole, *_boxes_of(material.boxed)]
+
+
+def _by_label(items: Sequence[Positive], rehearsed: bool) -> dict[int, list[int]]:
+    """Label -> positions of the items that are (not) from an earlier stage."""
+    found: dict[int, list[int]] = {}
+    for position, (item, _, label) in enumerate(items):
+        if item.rehearsed == rehearsed:
+            found.setdefault(label, []).append(position)
+    return dict(sorted(found.items()))
 
 
 def _boxes_of(items: Sequence[Item]) -> list[Positive]:

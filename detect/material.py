@@ -46,6 +46,7 @@ class Item:
         boxes: float32 (N, 4) in pixels of the original.
         box_labels: int64 (N,), from 1.
         photo: One instrument on its own, which may be cut out.
+        rehearsed: From an earlier stage.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Item:
     boxes: NDArray[np.float32]
     box_labels: NDArray[np.int64]
     photo: bool = False
+    rehearsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,9 @@ def collect(ctx: StageContext, split: str) -> Material:
     negatives: list[Item] = []
     left_out: Counter[str] = Counter()
     for path in (stage.manifest, *stage.rehearsal):
-        for item, record in _items(ctx, Manifest.read(path), split, left_out):
+        rehearsed = path is not stage.manifest
+        for found, record in _items(ctx, Manifest.read(path), split, left_out):
+            item = replace(found, rehearsed=rehearsed)
             if record.is_negative:
                 negatives.append(item)
             elif len(item.boxes):

@@ -1,0 +1,67 @@
+"""Keeping the pictures of a final test out of everything that is learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from musicon.datasets.images import sha256
+from musicon.datasets.records import ImageRecord, Manifest, Rejects
+
+Item = tuple[Path, ImageRecord]
+
+
+def hold_out(items: Sequence[Item], split: str) -> list[Item]:
+    """Make one of the source's splits the test split and forget the others, to be dealt anew.
+
+    For sources that publish two splits only: what they call validation is what one is judged
+    on, so choosing by it would be choosing by the test. A leakage group follows its test picture.
+    """
+    held = {record.group for _, record in items if record.split == split and record.group}
+    return [(path, replace(record, split="test" if record.split == split or record.group in held
+                           else None)) for path, record in items]
+
+
+def apart_from(items: Sequence[Item], others: Sequence[Manifest],
+               rejects: Rejects) -> list[Item]:
+    """Leave out what the test splits of other data sets hold too.
+
+    A picture goes when its content or file name is that of a test picture there, or its painter
+    or leakage group is: another work of the same hand is too near to be learnt from.
+    """
+    contents: dict[str, str] = {}
+    names: dict[str, str] = {}
+    hands: dict[str, str] = {}
+    for manifest in others:
+        for record in manifest.select(split="test").images:
+            where = f"{manifest.root.name}/{record.file_name}"
+            contents[record.sha256 or sha256(manifest.path(record))] = where
+            names[PurePosixPath(record.file_name).name] = where
+            for hand in _hands(record):
+                hands[hand] = where
+    kept = []
+    for path, record in items:
+        same_hand = next((hand for hand in _hands(record) if hand in hands), None)
+        if record.file_name and PurePosixPath(record.file_name).name in names:
+            twin = names[PurePosixPath(record.file_name).name]
+            rejects.add(path, f"has the file name of the test picture {twin}")
+        elif same_hand is not None:
+            rejects.add(path, f"same painter or group as the test picture {hands[same_hand]}: "
+                              f"{same_hand}")
+        elif contents and sha256(path) in contents:
+            rejects.add(path, f"same content as the test picture {contents[sha256(path)]}")
+        else:
+            kept.append((path, record))
+    return kept
+
+
+def labels_only(items: Iterable[Item]) -> list[Item]:
+    """Forget where instruments are and keep which: boxes become image labels."""
+    return [(path, replace(record, boxes=(), labels=None if record.labels is None
+                           else record.known_labels)) for path, record in items]
+
+
+def _hands(record: ImageRecord) -> set[str]:
+    """Names that tie works together: painter and leakage group."""
+    return {name for name in (record.attributes.get("painter"), record.group) if name}

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Makes the data sets of configs/benchmarks/fixture.yaml from the real collections, below data/fixture:
+#   mimo       photos of instruments, class labels only
+#   google     painted guitars and mandolins, class labels only, and paintings without instruments
+#   cytomine   artworks with boxes drawn by hand; what the source calls "val" is the test split
+#   paintings  instrument-free paintings, none by a painter of the test split
+#   guitars    the boxes on the painted guitars, to check what the stages find (never trained on)
+#   mandolins  the same for the mandolins
+# Usage: tools/prepare_fixture.sh [FOLDER of the collections] [TARGET]
+set -euo pipefail
+fixture=${1:-../shared/fixture}
+out=${2:-data/fixture}
+python=${PYTHON:-python}
+prepare() {
+  "$python" tools/prepare_data.py "$@" || [ $? -eq 1 ]  # 1: done, with rejects listed
+}
+
+prepare folder "$fixture/photos_kaggle30" --domain mimo --split 80/10/10 --out "$out/mimo"
+
+prepare coco "$fixture/pacs/boxes_painted_guitars.json" --domain google \
+  --hold-out val --split 80/20/0 --out "$out/guitars"
+prepare coco "$fixture/pacs/boxes_painted_guitars.json" --only guitar --labels-only --domain google \
+  --hold-out val --split 80/20/0 --out "$out/parts/guitars"
+prepare folder "$fixture/photoart50" --match '136.mandolin/*a_*' --boxes "$fixture/photoart50/gt_bb" \
+  --domain google --split 50/15/35 --out "$out/mandolins"
+prepare folder "$fixture/photoart50" --match '*/*a_*' --negatives horse people teapot umbrella \
+  --domain google --split 60/15/25 --out "$out/parts/photoart50"
+prepare folder "$fixture/pacs/art_painting" --match '[hp]*/*' --negatives house person \
+  --domain google --split 60/15/25 --out "$out/parts/pacs_negatives"
+prepare coco "$out/mandolins" --labels-only --domain google --out "$out/parts/mandolins"
+prepare coco "$out/parts/guitars" "$out/parts/mandolins" "$out/parts/photoart50" \
+  "$out/parts/pacs_negatives" --domain google --out "$out/google"
+
+prepare coco "$fixture/artworks_boxed" --domain cytomine --pattern '(?P<painter>[^_/]+)_[^/]*$' \
+  --group-by painter --hold-out val --split 85/15/0 --out "$out/cytomine"
+prepare folder "$fixture/paintings_peopleart/JPEGImages" --class negative --domain cytomine \
+  --pattern '(?P<movement>[^/]+)/(?P<painter>[^_/]+)_' --group-by painter \
+  --apart-from "$out/cytomine" --split 85/15/0 --out "$out/paintings"
