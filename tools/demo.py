@@ -28,11 +28,12 @@ UNSEEN = f"{DATA}/unseen"
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and the files that it leaves."""
+    """One command, and the files that it leaves; one that leaves none is done again every time."""
 
     title: str
     tool: str
-    products: tuple[str, ...]
+    products: tuple[str, ...] = ()
+    needed: bool = True
 
     @property
     def arguments(self) -> list[str]:
@@ -61,14 +62,13 @@ STEPS = (
          (f"{RESULTS}/unseen/detections.json",)),
     Step("Load them into FiftyOne",
          f"tools/review.py --data {UNSEEN} --predictions {RESULTS}/unseen/detections.json "
-         "--name musicon-demo --load-only",
-         ()),
+         "--name musicon-demo --load-only", needed=False),
 )
 
 
 def main(options: argparse.Namespace) -> int:
     """Run what is not done yet; stops at the first step that fails."""
-    started, key = time.monotonic(), ""
+    started, key, result = time.monotonic(), "", command.DONE
     for number, step in enumerate(STEPS, 1):
         # The key covers all earlier steps: redoing one redoes what was made from it.
         key = hashlib.sha256(f"{key} {step.tool} {_config_text(step)}".encode()).hexdigest()[:16]
@@ -80,6 +80,9 @@ def main(options: argparse.Namespace) -> int:
         begun = time.monotonic()
         code = subprocess.run([sys.executable, *step.arguments], check=False).returncode
         if code not in (command.DONE, command.DONE_WITH_REJECTS):
+            if not step.needed:
+                result = command.DONE_WITH_REJECTS
+                continue
             print(f"\nstopped: step {number} ended with exit code {code}; mend what it says above "
                   "and type make demo again", file=sys.stderr)
             return code
@@ -87,7 +90,10 @@ def main(options: argparse.Namespace) -> int:
         write_atomic(done, json.dumps({"key": key, "command": step.tool, "seconds": seconds}))
         print(f"    {seconds} s")
     print(closing(time.monotonic() - started))
-    return command.DONE
+    if result != command.DONE:
+        print("\nThe review was not loaded, for the reason above; all else is there.",
+              file=sys.stderr)
+    return result
 
 
 def _config_text(step: Step) -> str:
@@ -96,7 +102,7 @@ def _config_text(step: Step) -> str:
 
 def _is_done(file: Path, key: str, products: Sequence[str]) -> bool:
     """Whether this very step was done and what it made is still there."""
-    if not file.is_file() or not all(Path(product).exists() for product in products):
+    if not products or not all(Path(product).exists() for product in (*products, file)):
         return False
     return bool(json.loads(file.read_text(encoding="utf-8")).get("key") == key)
 
@@ -108,7 +114,7 @@ Done in {seconds / 60:.1f} minutes. Look at
     {RESULTS}/unseen/annotated/            the works with boxes and names drawn in
     {RESULTS}/unseen/detections.csv        the same as a table
     {RESULTS}/evaluation/report.html       how good the model is, with its best and worst
-    {RUNS}/                             the three models, their curves and logs
+    {RUNS}/                               the three models, their curves and logs
 Check and correct the boxes in FiftyOne:
     {Path(sys.executable).parent.parent.name}/bin/python tools/review.py --name musicon-demo
 Search pictures of your own:
