@@ -104,3 +104,12 @@ def test_every_dependency_is_locked() -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
     assert {"torch", "fiftyone", "pytest"} <= named
     assert named <= locked, f"type make lock: {sorted(named - locked)} are not locked"
+
+
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    broken = []
+    for page in (file for file in committed_files() if file.suffix == ".md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert not broken, "\n".join(broken)
