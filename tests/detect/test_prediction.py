@@ -116,7 +116,7 @@ def test_images_pair_by_file_not_by_number(tmp_path: Path) -> None:
 
 def test_images_pair_where_the_pictures_were_moved(tmp_path: Path) -> None:
     data = replace(pictures(tmp_path / "pictures"), root=tmp_path / "not_there")
-    detections(tmp_path / "out", {"/mnt/scans/2.png": [HARP]})
+    detections(tmp_path / "out", {"/scans/2.png": [HARP]})
     assert list(read_predictions(tmp_path / "out", data).found) == [2]
 
 

@@ -377,7 +377,7 @@ def test_class_labelled_images_disagree_by_name(
 def test_foreign_dataset_and_unknown_name_are_refused(
         database: None, gallery: tuple[Manifest, Manifest]) -> None:
     fo = app.connect()
-    fo.Dataset("test-foreign", persistent=True).add_sample(fo.Sample(filepath="/tmp/x.png"))
+    fo.Dataset("test-foreign", persistent=True).add_sample(fo.Sample(filepath="/pictures/x.png"))
     with pytest.raises(app.ReviewError, match="another name with --name"):
         app.load_dataset("test-foreign", *gallery, overwrite=True)
     assert len(fo.load_dataset("test-foreign")) == 1
