@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -46,18 +47,21 @@ def main(options: argparse.Namespace) -> int:
     from musicon.detect.config import load
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("musicon").setLevel(logging.WARNING if options.quiet else logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    quiet = options.quiet or not first
+    logging.getLogger("musicon").setLevel(logging.WARNING if quiet else logging.INFO)
     output = [] if options.output is None else [f"output={options.output}"]
     config = load(options.config, [*options.overrides, *output])
     names = stage_checks.choose(config, options.stage)
     try:
-        results = stages.train(config, names, fresh=options.fresh, quiet=options.quiet,
+        results = stages.train(config, names, fresh=options.fresh, quiet=quiet,
                                command=lambda stage: command_line(options, stage))
     except KeyboardInterrupt:
         if options.fresh:
             print("leave out --fresh to go on; with it, the stages start again")
         raise
-    stages.summarise(config, results, lambda stage: command_line(options, stage))
+    if first:
+        stages.summarise(config, results, lambda stage: command_line(options, stage))
     return command.DONE
 
 
