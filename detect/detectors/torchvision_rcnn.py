@@ -30,6 +30,7 @@ from musicon.detect.heads import rows_by_anchor, rows_by_class
 
 ROI_SIZE = 7
 BOX_FEATURES = 256
+SIGMOID_FAMILIES = ("retinanet", "fcos")
 
 
 class PyramidFpn(nn.Module):
@@ -97,12 +98,14 @@ class TorchvisionDetector(nn.Module):
         self.family = cfg.family
         self.num_classes = num_classes
         self.class_agnostic = cfg.class_agnostic
-        self.anchors_per_cell = len(cfg.aspect_ratios)
+        # Sigmoid heads have no background class: their labels count from 0.
+        self._label_offset = int(cfg.family in SIGMOID_FAMILIES)
 
     def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """See ``musicon.detect.detectors.Detector``."""
         if self.class_agnostic:
             targets = [{**t, "labels": torch.ones_like(t["labels"])} for t in targets]
+        targets = [{**t, "labels": t["labels"] - self._label_offset} for t in targets]
         losses: dict[str, Tensor] = self.network(images, targets)
         return losses
 
@@ -111,7 +114,7 @@ class TorchvisionDetector(nn.Module):
         if not images:
             return []
         found: list[dict[str, Tensor]] = self.network(images)
-        return found
+        return [{**row, "labels": row["labels"] + self._label_offset} for row in found]
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """``losses`` where there are targets, else ``detect`` (so that DDP can wrap it)."""
@@ -148,9 +151,9 @@ class TorchvisionDetector(nn.Module):
         if self.family == "ssdlite":
             return self._ssd_rows()
         head = "network.head.classification_head.cls_logits"
-        anchors = 1 if self.family == "fcos" else self.anchors_per_cell
-        # torchvision counts the background among the classes of these heads as well.
-        rows = rows_by_anchor(self.num_classes, anchors, background=True)
+        generator: Any = self.network.anchor_generator
+        rows = rows_by_anchor(self.num_classes, generator.num_anchors_per_location()[0],
+                              background=False)
         return {f"{head}.weight": rows, f"{head}.bias": rows}
 
     def _ssd_rows(self) -> dict[str, Tensor]:
@@ -172,7 +175,7 @@ def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> 
         num_classes: Instruments, without background.
         classifier: The staged classifier, whose backbone weights are copied.
     """
-    outputs = 2 if cfg.class_agnostic else num_classes + 1
+    outputs = (1 if cfg.class_agnostic else num_classes) + (cfg.family not in SIGMOID_FAMILIES)
     common = {
         "min_size": cfg.image_size, "max_size": cfg.image_size,
         "image_mean": [v / 255 for v in classifier.mean.flatten().tolist()],
