@@ -53,8 +53,8 @@ class RunFolder:
 class TrainingLog:
     """One row a step, as CSV and for TensorBoard, and a progress bar.
 
-    The CSV has the columns step, seconds, lr, loss, the parts of the loss, and the validation
-    figures, which are empty where nothing was validated.
+    The CSV has the columns step, seconds, lr, loss, the loss's parts where there are several, and
+    the validation figures, which are empty where nothing was validated.
     """
 
     def __init__(self, folder: Path, name: str, *, steps: int, resumed: int = 0,
@@ -85,7 +85,8 @@ class TrainingLog:
         """Note one step; ``losses`` has the parts, the loss is their sum."""
         row: dict[str, Any] = {"step": step, "seconds": round(seconds, 3), "lr": f"{lr:.6g}",
                                "loss": f"{sum(losses.values()):.6g}"}
-        row |= {_loss_column(key): f"{value:.6g}" for key, value in losses.items()}
+        parts = losses if len(losses) > 1 else {}
+        row |= {_loss_column(key): f"{value:.6g}" for key, value in parts.items()}
         row |= {key: f"{value:.6g}" for key, value in (metrics or {}).items()}
         if self.writes:
             self._write(row)
