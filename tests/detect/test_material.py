@@ -1,0 +1,216 @@
+"""What a stage learns from: sorted by what is known, drawn by the generator alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musicon.datasets.records import Box, Category, ImageRecord, Manifest
+from musicon.detect import classifier as classifiers
+from musicon.detect import detectors
+from musicon.detect.checkpoints import LoadedModel
+from musicon.detect.config import Config, parse
+from musicon.detect.crops import ClassifierTask
+from musicon.detect.detectors.task import BoxedImage, DetectorTask, agnostic_ap50, mirror
+from musicon.detect.material import collect
+from musicon.detect.pseudo import pseudo_boxed, relevance
+from musicon.detect.training import StageContext
+
+CLASSES = (Category(1, "harp"), Category(2, "lute"))
+
+
+def photo(colour: tuple[int, int, int]) -> np.ndarray:
+    image = np.full((90, 120, 3), 235, np.uint8)
+    cv2.ellipse(image, (60, 45), (35, 20), 20, 0, 360, colour, -1)
+    return image
+
+
+def painting(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of two classes; paintings: boxed, named only, empty and unlabelled."""
+    root = tmp_path_factory.mktemp("material")
+    for folder in ("photos", "art"):
+        (root / folder).mkdir()
+    photos = []
+    for i in range(1, 9):
+        Image.fromarray(photo((150, 60, 20) if i % 2 else (20, 60, 150))).save(
+            root / "photos" / f"{i}.png")
+        photos.append(ImageRecord(i, f"{i}.png", 120, 90, labels=(1 + (i + 1) % 2,),
+                                  split="train" if i <= 6 else "val", domain="mimo"))
+    Manifest(root / "photos", CLASSES, tuple(photos)).write(root / "photos")
+    art = []
+    for i in range(1, 11):
+        Image.fromarray(painting(i)).save(root / "art" / f"{i}.png")
+        known = {1: {"boxes": (Box((20, 30, 90, 100), 1),)}, 2: {"labels": (2,)},
+                 3: {"labels": None}}.get(i, {})
+        art.append(ImageRecord(i, f"{i}.png", 160, 120, split="val" if i > 8 else "train",
+                               domain="cytomine", **known))  # type: ignore[arg-type]
+    Manifest(root / "art", CLASSES, tuple(art)).write(root / "art")
+    return root
+
+
+def settings(root: Path, **stage: object) -> Config:
+    fit = {"steps": 2, "batch_size": 4, "augmentation": "light"}
+    return parse({
+        "classifier": {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 48},
+        "detector": {"image_size": 128, "fpn_channels": 32, "class_agnostic": True},
+        "stages": {"cytomine": {"manifest": str(root / "art"),
+                                "rehearsal": [str(root / "photos")], "composites": {},
+                                "classifier": fit, "detector": fit, **stage}}})
+
+
+def context(config: Config, cache: Path, parent: LoadedModel | None = None) -> StageContext:
+    return StageContext("cytomine", config, CLASSES, cache, torch.device("cpu"), True, parent)
+
+
+def test_images_are_sorted_by_what_is_known(data: Path, tmp_path: Path,
+                                            caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        material = collect(context(settings(data), tmp_path), "train")
+    counts = [len(getattr(material, n)) for n in ("photos", "labelled", "boxed", "negatives")]
+    assert counts == [6, 1, 1, 5]
+    assert all(item.photo and item.rehearsed for item in material.photos)
+    assert not material.boxed[0].rehearsed
+    assert "1 images left out: nobody has labelled them" in caplog.text
+
+
+def test_photos_are_cut_out_and_pasted(data: Path, tmp_path: Path) -> None:
+    ctx = context(settings(data), tmp_path)
+    material = collect(ctx, "train")
+    cutout = material.cutout(np.random.default_rng(0), label=2)
+    assert cutout is not None and cutout.label == 2
+    assert ctx.stage.composites is not None
+    scenes = [material.scene(np.random.default_rng(i), 128, ctx.stage.composites)
+              for i in range(12)]
+    assert all(max(s.image.shape[:2]) == 128 for s in scenes)
+    assert sum(len(s.boxes) for s in scenes) > 6
+
+
+def test_an_example_depends_on_its_generator_alone(data: Path, tmp_path: Path) -> None:
+    ctx = context(settings(data), tmp_path)
+    classifier = classifiers.build(ctx.config.classifier, 2)
+    detector = detectors.build(ctx.config.detector, 2, classifier)
+    for task in (ClassifierTask(classifier, ctx), DetectorTask(detector, ctx)):  # type: ignore[arg-type]
+        order = [5, 1, 3, 0, 2, 4]
+        first = {i: _drawn(task, i) for i in sorted(order)}
+        again = {i: _drawn(task, i) for i in order}
+        for i in order:
+            assert first[i][0] == again[i][0]
+            for a, b in zip(_arrays(first[i][1]), _arrays(again[i][1]), strict=True):
+                assert np.array_equal(a, b)
+        assert all(task.describe(i) for i in range(len(task)))
+
+
+def _drawn(task: object, seed: int) -> tuple[int, object]:
+    rng = np.random.default_rng(seed)
+    index = task.draw(rng)  # type: ignore[attr-defined]
+    return index, task.example(index, rng)  # type: ignore[attr-defined]
+
+
+def _arrays(example: object) -> list[np.ndarray]:
+    if isinstance(example, BoxedImage):
+        return [example.image, example.boxes, example.labels]
+    return [np.asarray(part) for part in example]  # type: ignore[union-attr]
+
+
+def test_tasks_score_and_descend(data: Path, tmp_path: Path) -> None:
+    ctx = context(settings(data), tmp_path)
+    torch.manual_seed(0)
+    classifier = classifiers.build(ctx.config.classifier, 2)
+    task = ClassifierTask(classifier, ctx)
+    task.start()
+    rng = np.random.default_rng(0)
+    batch = task.collate([task.example(task.draw(rng), rng) for _ in range(6)])
+    assert batch[0].dtype == torch.uint8 and batch[0].shape == (6, 3, 48, 48)
+    losses = task.losses(classifier.train(), batch)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    figures = task.evaluate(classifier.eval())
+    assert 0 <= figures["score"] <= 1 and {"top1_photos", "top1_negatives"} <= set(figures)
+    boxing = DetectorTask(detectors.build(ctx.config.detector, 2, classifier), ctx)  # type: ignore[arg-type]
+    figures = boxing.evaluate(boxing.model.eval())
+    assert 0 <= figures["score"] <= 1
+    assert len(boxing.preview(rng, 3)) == 3
+
+
+def test_windows_keep_their_boxes_true(data: Path, tmp_path: Path) -> None:
+    """A window's box must hold the same pixels as the box of the whole picture did."""
+    ctx = context(settings(data), tmp_path)
+    classifier = classifiers.build(ctx.config.classifier, 2)
+    task = DetectorTask(detectors.build(ctx.config.detector, 2, classifier), ctx)  # type: ignore[arg-type]
+    whole, _ = task.material.store.get(task.items[0].path)
+    x0, y0, x1, y1 = task.items[0].boxes[0].astype(int)
+    expected = whole[y0:y1, x0:x1].reshape(-1, 3).mean(0)
+    for seed in range(25):
+        window = task._window(task.items[0], np.random.default_rng(seed))
+        assert len(window.boxes) == 1
+        a, b, c, d = window.boxes[0].round().astype(int)
+        inside = window.image[b:d, a:c].reshape(-1, 3).mean(0)
+        assert np.abs(inside - expected).max() < 25
+        height, width = window.image.shape[:2]
+        assert 0 <= a < c <= width and 0 <= b < d <= height
+
+
+def test_mirror_twice_is_the_same() -> None:
+    example = BoxedImage(painting(3), np.array([[10, 20, 50, 60]], np.float32), np.array([1]))
+    once, twice = mirror(example), mirror(mirror(example))
+    assert once.boxes.tolist() == [[110, 20, 150, 60]]
+    assert np.array_equal(twice.image, example.image)
+    assert np.array_equal(twice.boxes, example.boxes)
+
+
+def test_agnostic_ap50_by_hand() -> None:
+    truth = BoxedImage(painting(1), np.array([[0, 0, 50, 50], [60, 60, 100, 100]], np.float32),
+                       np.array([1, 2]))
+    perfect = {"boxes": truth.boxes, "scores": np.array([0.9, 0.8])}
+    assert agnostic_ap50([truth], [perfect]) == pytest.approx(1.0)
+    half = {"boxes": truth.boxes[:1], "scores": np.array([0.9])}
+    # COCO's 101 recall levels: precision 1 up to recall 0.5, that is 51 of them.
+    assert agnostic_ap50([truth], [half]) == pytest.approx(51 / 101)
+    assert agnostic_ap50([truth], [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0)}]) == 0
+
+
+class _Oracle(torch.nn.Module):
+    """Stands for a parent: proposes three boxes, and knows a harp at the second one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def detect(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        height, width = images[0].shape[-2:]
+        shares = torch.tensor([[0.0, 0.0, 0.3, 0.3], [0.4, 0.4, 0.9, 0.9], [0.42, 0.4, 0.9, 0.88]])
+        return [{"boxes": shares * torch.tensor([width, height, width, height]),
+                 "scores": torch.tensor([0.9, 0.8, 0.7]), "labels": torch.ones(3).long()}]
+
+    def classify(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        return np.array([[0.9, 0.05, 0.05], [0.1, 0.3, 0.6], [0.1, 0.3, 0.6]], np.float32)
+
+
+def test_pseudo_boxes_follow_the_label(data: Path, tmp_path: Path) -> None:
+    config = settings(data, pseudo_boxes={"min_score": 0.4, "max_per_image": 2})
+    oracle = _Oracle()
+    parent = LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path)
+    ctx = context(config, tmp_path, parent)
+    boxed = pseudo_boxed(collect(ctx, "train"), ctx)
+    assert len(boxed) == 1
+    assert boxed[0].boxes == pytest.approx(np.array([[64, 48, 144, 108]]), abs=0.5)
+    assert boxed[0].box_labels.tolist() == [2]
+    (tmp_path / "pseudo_boxes.json").unlink()
+    assert pseudo_boxed(collect(ctx, "train"), context(settings(data), tmp_path, parent)) == []
+
+
+def test_relevance_rules_the_other_instruments_out(data: Path) -> None:
+    parent = LoadedModel(None, None, settings(data), CLASSES, {}, {}, data)
+    probabilities = np.array([[0.2, 0.7, 0.1]], np.float32)
+    assert relevance(probabilities, "lute", parent) == pytest.approx([0.1 / 0.3])
+    assert relevance(probabilities, "saxophone", parent) == pytest.approx([0.8])
