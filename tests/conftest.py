@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,8 @@ _database_folder: str | None = None
 def pytest_configure(config: pytest.Config) -> None:
     """Keep test data sets out of the person's own FiftyOne database; workers inherit it."""
     global _database_folder
+    # A run in the background starts with Ctrl-C ignored, and the tests of Ctrl-C would see that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput") or os.environ.get("FIFTYONE_DATABASE_DIR"):
         return
     _database_folder = tempfile.mkdtemp(prefix="musicon-tests-")

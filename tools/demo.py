@@ -102,7 +102,7 @@ def _config_text(step: Step) -> str:
 
 def _is_done(file: Path, key: str, products: Sequence[str]) -> bool:
     """Whether this very step was done and what it made is still there."""
-    if not products or not all(Path(product).exists() for product in (*products, file)):
+    if not products or not all(path.exists() for path in (file, *map(Path, products))):
         return False
     return bool(json.loads(file.read_text(encoding="utf-8")).get("key") == key)
 
