@@ -121,7 +121,7 @@ class CompositesConfig(Settings):
     """Pasted things that are no instrument, for each cut-out."""
     repaint: float = Field(0.5, ge=0, le=1)
     """Chance that a cut-out gets another colour and surface than the scene."""
-    scale: tuple[float, float] = (0.12, 1.3)
+    scale: tuple[float, float] = (0.15, 1.4)
     """Longer side of a pasted cut-out, as shares of the scene's shorter side."""
     harmonise: float = Field(0.7, ge=0, le=1)
     """Chance that a cut-out takes on the colours of where it is pasted."""

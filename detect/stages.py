@@ -52,6 +52,7 @@ from musicon.detect.stage_checks import (
     manifest_file,
 )
 from musicon.detect.training import FitResult, StageContext, Task, fit
+from musicon.detect.validation import validation_manifest
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,6 @@ class Stage:
             self.parent = load_model(folder, fabric.device)
             self.parent_hash = file_hash(folder / WEIGHTS)
         manifest = Manifest.read(self.settings.manifest)
-        self.validation = manifest.select(split="val")
         self.categories = stage_categories(shown_classes(manifest), self.parent,
                                            self.settings.keep_classes)
         self.fingerprint = self._fingerprint()
@@ -223,16 +223,17 @@ class Stage:
     def tune(self, classifier: Any, detector: Any) -> tuple[Config, dict[str, Any] | None]:
         """The settings with the threshold of the best F1 on validation, and the figures there.
 
-        Where no validation image is boxed there is nothing to tune on: the setting stays.
+        Where no validation image is boxed, and none can be composed, the setting stays.
         """
-        if not any(record.boxes for record in self.validation.images):
+        validation = validation_manifest(self.context)
+        if not any(record.boxes for record in validation.images):
             self.say(f"stage {self.name}: no boxed validation image, so the threshold stays "
                      f"{self.config.fusion.threshold}")
             return self.config, None
         finder = ArtworkDetector(classifier, detector, self.config, self.categories,
                                  self.fabric.device)
-        found = run_model(finder, self.validation, quiet=self.quiet)
-        scores = evaluate(self.validation, found.found, model_categories=self.categories)
+        found = run_model(finder, validation, quiet=self.quiet)
+        scores = evaluate(validation, found.found, model_categories=self.categories)
         fusion = self.config.fusion.model_copy(update={"threshold": round(scores.threshold, 4)})
         self.say(f"stage {self.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
                  f"{scores.agnostic_ap50 or 0:.3f} on {len(found.found)} validation images")

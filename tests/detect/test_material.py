@@ -214,3 +214,16 @@ def test_relevance_rules_the_other_instruments_out(data: Path) -> None:
     probabilities = np.array([[0.2, 0.7, 0.1]], np.float32)
     assert relevance(probabilities, "lute", parent) == pytest.approx([0.1 / 0.3])
     assert relevance(probabilities, "saxophone", parent) == pytest.approx([0.8])
+
+
+def test_validation_stands_in_with_scenes_and_keeps_negatives(data: Path, tmp_path: Path) -> None:
+    from musicon.detect.validation import SCENES, validation_manifest
+
+    ctx = context(settings(data), tmp_path)
+    made = validation_manifest(ctx)
+    assert made.faults() == []
+    assert all(made.path(record).is_file() for record in made.images)
+    assert sum(record.is_negative for record in made.images) >= 2
+    assert sum(record.file_name.startswith("scene") for record in made.images) == SCENES
+    again = validation_manifest(ctx)
+    assert again.images == made.images
