@@ -240,6 +240,7 @@ def load_weight_file(network: nn.Module, file: Path) -> None:
     Raises:
         BackboneError: Not a weight file, or of another architecture.
     """
+    state: Any
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

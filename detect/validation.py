@@ -32,11 +32,11 @@ def validation_manifest(ctx: StageContext) -> Manifest:
     folder = ctx.cache / "validation"
     folder.mkdir(parents=True, exist_ok=True)
     material = collect(ctx, "val")
-    records = []
+    records: list[ImageRecord] = []
     for item in (*material.boxed, *material.negatives[:MAX_NEGATIVES]):
         image, scale = material.store.get(item.path)
         width, height = round(image.shape[1] / scale), round(image.shape[0] / scale)
-        boxes = tuple(Box(tuple(box.tolist()), int(label))  # type: ignore[arg-type]
+        boxes = tuple(Box(tuple(box.tolist()), int(label))
                       for box, label in zip(item.boxes, item.box_labels, strict=True))
         name = os.path.relpath(item.path, folder).replace(os.sep, "/")
         records.append(ImageRecord(len(records) + 1, name, width, height, boxes, split="val"))
@@ -48,7 +48,7 @@ def validation_manifest(ctx: StageContext) -> Manifest:
             _, data = cv2.imencode(".png", scene.image[..., ::-1])
             write_atomic(folder / f"scene-{i:03d}.png", data.tobytes())
             height, width = scene.image.shape[:2]
-            boxes = tuple(Box(tuple(box.tolist()), int(label), origin="composite")  # type: ignore[arg-type]
+            boxes = tuple(Box(tuple(box.tolist()), int(label), origin="composite")
                           for box, label in zip(scene.boxes, scene.labels, strict=True))
             records.append(ImageRecord(len(records) + 1, f"scene-{i:03d}.png", width, height,
                                        boxes, split="val"))
