@@ -56,8 +56,9 @@ class DetectorConfig(Settings):
     image_size: int = Field(384, ge=128, le=2048)
     """The longer side of the image as the network sees it, in pixels."""
     fpn_channels: int = Field(96, ge=16)
-    anchor_sizes: tuple[float, ...] = (24, 48, 96, 160, 256)
-    """Square root of anchor areas in pixels at ``image_size``, small to large."""
+    anchor_sizes: tuple[float, ...] | Literal["auto"] = "auto"
+    """Square root of anchor areas in pixels at ``image_size``, small to large. ``auto`` takes
+    them and ``aspect_ratios`` from the first stage's boxes; the saved settings hold the numbers."""
     aspect_ratios: tuple[float, ...] = (0.4, 1.0, 2.5)
     """Height over width."""
     max_detections: int = Field(50, ge=1)

@@ -32,9 +32,10 @@ from musicon.detect.checkpoints import (
     state_hash,
     versions,
 )
-from musicon.detect.config import Config, FitConfig
+from musicon.detect.config import Config, DetectorConfig, FitConfig
 from musicon.detect.crops import ClassifierTask
-from musicon.detect.detectors.task import DetectorTask
+from musicon.detect.detectors.anchors import fit_anchors
+from musicon.detect.detectors.task import DetectorTask, sample_boxes
 from musicon.detect.devices import make_fabric
 from musicon.detect.evaluation import evaluate
 from musicon.detect.heads import carry_over, same_classes
@@ -43,6 +44,7 @@ from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import run_model
 from musicon.detect.sampling import mix
 from musicon.detect.stage_checks import (
+    StageError,
     alone,
     check_data,
     check_parent,
@@ -191,11 +193,30 @@ class Stage:
 
     def build_detector(self, classifier: Any) -> Any:
         """A detector with the parent's weights, or on the classifier's backbone."""
+        self.config = self.config.model_copy(update={"detector": self.detector_config()})
         torch.manual_seed(self.seed("detector"))
         model = detectors.build(self.config.detector, len(self.categories), classifier)
         if self.parent is not None:
             self.carry(self.parent.detector, model, "detector")
         return model
+
+    def detector_config(self) -> DetectorConfig:
+        """The detector's settings with anchors in numbers: the parent's, or fitted to the data."""
+        cfg = self.config.detector
+        if cfg.anchor_sizes != "auto":
+            return cfg
+        if self.parent is not None:
+            known = self.parent.config.detector
+            sizes, ratios = known.anchor_sizes, known.aspect_ratios
+        else:
+            boxes = sample_boxes(self.context)
+            if not len(boxes):
+                raise StageError(f"stage {self.name}: no box to fit anchors to; write "
+                                 "detector.anchor_sizes as numbers, such as [24, 64, 128, 256]")
+            sizes, ratios = fit_anchors(boxes)
+            self.say(f"stage {self.name}: anchors of {', '.join(f'{s:.0f}' for s in sizes)} "
+                     f"pixels, height to width {', '.join(f'{r:g}' for r in ratios)}")
+        return cfg.model_copy(update={"anchor_sizes": sizes, "aspect_ratios": ratios})
 
     def carry(self, old: Any, new: Any, what: str) -> None:
         """Copy the parent's weights, class rows by name, and say what was new."""

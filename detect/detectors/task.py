@@ -168,6 +168,23 @@ class DetectorTask:
         return images
 
 
+def sample_boxes(ctx: StageContext, count: int = 200) -> NDArray[np.float32]:
+    """Boxes (N, 4) as the network will see them, to fit anchors to.
+
+    Of the stage's boxed images, and of composed scenes in their share.
+    """
+    material, side, rng = collect(ctx, "train"), ctx.config.detector.image_size, \
+        np.random.default_rng(0)
+    found = [np.zeros((0, 4), np.float32)]
+    for item in material.boxed[:count]:
+        image, scale = material.store.get(item.path)
+        found.append(item.boxes * (scale * side / max(image.shape[:2])))
+    if ctx.stage.composites is not None and material.photos:
+        for _ in range(round(count * ctx.stage.composites.share) // 2):
+            found.append(material.scene(rng, side, ctx.stage.composites).boxes)
+    return np.concatenate(found)
+
+
 def mirror(example: BoxedImage) -> BoxedImage:
     """Left and right exchanged; twice gives the same."""
     width = example.image.shape[1]

@@ -25,7 +25,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from musicon.detect.backbones import Pyramid, copy_weights, freeze_stages, hold_batch_norm
 from musicon.detect.classifier import CropClassifier
-from musicon.detect.config import DetectorConfig
+from musicon.detect.config import ConfigError, DetectorConfig
 from musicon.detect.heads import rows_by_anchor, rows_by_class
 
 ROI_SIZE = 7
@@ -211,6 +211,9 @@ def _faster_rcnn(cfg: DetectorConfig, outputs: int, pyramid: Pyramid,
 
 def _one_size_a_level(cfg: DetectorConfig, levels: int) -> AnchorGenerator:
     """Anchors for an RPN, whose head needs the same number of anchors at every level."""
+    if cfg.anchor_sizes == "auto":
+        raise ConfigError("detector.anchor_sizes is 'auto', which only training can resolve; "
+                          "write numbers, such as [24, 64, 128, 256]")
     sizes = sorted(cfg.anchor_sizes)
     picks = [sizes[round(i * (len(sizes) - 1) / (levels - 1))] for i in range(levels)]
     ratios = tuple(cfg.aspect_ratios)

@@ -63,7 +63,8 @@ def settings(root: Path, **stage: object) -> Config:
     fit = {"steps": 2, "batch_size": 4, "augmentation": "light"}
     return parse({
         "classifier": {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 48},
-        "detector": {"image_size": 128, "fpn_channels": 32, "class_agnostic": True},
+        "detector": {"image_size": 128, "fpn_channels": 32, "class_agnostic": True,
+                     "anchor_sizes": [16, 32, 64, 100]},
         "stages": {"cytomine": {"manifest": str(root / "art"),
                                 "rehearsal": [str(root / "photos")], "composites": {},
                                 "classifier": fit, "detector": fit, **stage}}})
