@@ -207,6 +207,9 @@ def fit(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, *, seed: int
                 log.say(f"{task.name}: stopped after step {step} of {cfg.steps}; the state is "
                         "saved, the same command goes on from here")
                 raise TrainingInterrupted
+    if agreed(stop, fabric):
+        # Asked to stop while the last step's curves were drawn; the run itself is finished.
+        raise TrainingInterrupted
     return keeper.result(task.model, progress)
 
 
