@@ -108,9 +108,10 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
     except (OSError, SafetensorError) as error:
         raise ModelFolderError(f"{root / WEIGHTS}: the weights cannot be read ({error}); "
                                f"{_remedy(lineage)}") from None
-    untrained = config.classifier.model_copy(update={"weights": "none"})
-    classifier = classifiers.build(untrained, len(categories))
-    detector: Any = detectors.build(config.detector, len(categories), classifier)
+    untrained = {"weights": "none"}  # nothing is fetched that would be overwritten at once
+    classifier = classifiers.build(config.classifier.model_copy(update=untrained), len(categories))
+    detector: Any = detectors.build(config.detector.model_copy(update=untrained), len(categories),
+                                    classifier)
     for name, module in (("classifier", classifier), ("detector", detector)):
         part = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         try:

@@ -195,9 +195,12 @@ class Stage:
         """A detector with the parent's weights, or on the classifier's backbone."""
         self.config = self.config.model_copy(update={"detector": self.detector_config()})
         torch.manual_seed(self.seed("detector"))
-        model = detectors.build(self.config.detector, len(self.categories), classifier)
-        if self.parent is not None:
-            self.carry(self.parent.detector, model, "detector")
+        cfg = self.config.detector
+        if self.parent is None:
+            return detectors.build(cfg, len(self.categories), classifier)
+        model = detectors.build(cfg.model_copy(update={"weights": "none"}), len(self.categories),
+                                classifier)
+        self.carry(self.parent.detector, model, "detector")
         return model
 
     def detector_config(self) -> DetectorConfig:
