@@ -18,7 +18,7 @@ from musicon.detect.backbones import freeze_stages, last_linear
 from musicon.detect.classifier import NEGATIVE, CropClassifier
 from musicon.detect.config import FitConfig
 from musicon.detect.material import Item, Material, collect, random_window
-from musicon.detect.pseudo import pseudo_boxed
+from musicon.detect.pseudo import hard_negatives, pseudo_boxed
 from musicon.detect.training import StageContext, parameter_groups
 
 Image = NDArray[np.uint8]
@@ -49,6 +49,7 @@ class ClassifierTask:
         self.augment = Augmentation(self.fit.augmentation)
         self.items = [*_box_items(self.material),
                       *_boxes_of(pseudo_boxed(self.material, ctx))]
+        self.alarms = hard_negatives(self.material, ctx)
         self.labels = np.array([label for _, _, label in self.items], np.int64)
         self._pools = [pool for rehearsed in (False, True)
                        if (pool := _by_label(self.items, rehearsed))]
@@ -183,8 +184,16 @@ class ClassifierTask:
         return crop_square(scene.image, box, rng.uniform(0, 0.2), size)
 
     def _negative(self, material: Material, rng: np.random.Generator) -> Image:
-        """A square of a painting that holds no instrument, or that misses those there are."""
+        """A square of a painting that holds no instrument, or that misses those there are.
+
+        Half of them, where there are any, are what the parent stage took for an instrument.
+        """
         size = self.model.image_size
+        if self.alarms and material is self.material and rng.random() < 0.5:
+            path, boxes = self.alarms[int(rng.integers(len(self.alarms)))]
+            image, scale = material.store.get(path)
+            box = boxes[int(rng.integers(len(boxes)))] * scale
+            return crop_square(image, _jitter(box, rng, 0.1), rng.uniform(0, 0.2), size)
         if material.boxed and rng.random() < 0.3:
             item = material.boxed[int(rng.integers(len(material.boxed)))]
             image, scale = material.store.get(item.path)

@@ -6,7 +6,8 @@ classifier says what a crop shows, or that it shows none (class 0). For a box i 
     fused[i, k] = evidence[i, k] ** (1 - w) * probability[i, k] ** w
 
 where ``evidence`` is what the detector holds for k at that place (``evidence`` below). The box
-takes the class of its highest fused score.
+takes the class of its highest fused value. Its score says whether there is an instrument, however
+unsure its name: the same product with 1 - probability[i, 0] in place of the class's probability.
 """
 
 from __future__ import annotations
@@ -119,8 +120,9 @@ def fuse(held: Tensor, proposals: Proposals, probabilities: Tensor, config: Fusi
         scores = proposals.scores
     else:
         weight = config.classifier_weight if config.rule == "product" else 1.0
-        scores, best = (held ** (1 - weight) * instruments ** weight).max(dim=1)
-        labels = best + 1
+        labels = (held ** (1 - weight) * instruments ** weight).argmax(dim=1) + 1
+        present = 1 - probabilities[:, 0]
+        scores = held.amax(dim=1) ** (1 - weight) * present ** weight
     named = instruments.gather(1, labels[:, None] - 1)[:, 0]
     return Fused(scores, labels, named)
 

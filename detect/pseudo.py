@@ -1,8 +1,10 @@
-"""Pseudo-boxes: where the known instrument of a labelled image probably is.
+"""What the parent stage sees: pseudo-boxes in labelled images, false alarms in empty ones.
 
 The parent stage's detector proposes, its classifier weighs each proposal by the image's own label
 (a box of anything else is of no use), and the best are taken as if a person had drawn them. A
-label that the parent doesn't know is weighed by "any instrument".
+label that the parent doesn't know is weighed by "any instrument". What the parent proposes in an
+image that holds no instrument is a false alarm, and what the classifier most needs to see as
+"none" (hard negative mining, Sung & Poggio 1998; Shrivastava et al. 2016).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from musicon.datasets import boxes as box_tools
+from musicon.datasets.boxes import BoxArray
 from musicon.datasets.command import progress
 from musicon.datasets.loading import ImageStore, resize_longer
 from musicon.datasets.records import write_atomic
@@ -28,6 +31,10 @@ from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
 
+MAX_SEARCHED = 250
+"""Instrument-free images that are searched for false alarms, evenly over all of them."""
+MAX_ALARMS = 6
+"""False alarms kept of one image, best first."""
 SAME_OBJECT_IOU = 0.3
 """Two kept pseudo-boxes overlap at most so much."""
 
@@ -61,26 +68,67 @@ def pseudo_boxed(material: Material, ctx: StageContext) -> list[Item]:
     return boxed
 
 
+def hard_negatives(material: Material, ctx: StageContext) -> list[tuple[Path, BoxArray]]:
+    """The parent's false alarms in a stage's instrument-free images.
+
+    Kept in the stage's cache, as pseudo-boxes are; a stage without parent has none.
+
+    Returns:
+        (file, boxes (N, 4) in pixels of the original) of each image with at least one.
+    """
+    if ctx.parent is None or not material.negatives:
+        return []
+    file = ctx.cache / "hard_negatives.json"
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        step = -(-len(material.negatives) // MAX_SEARCHED)
+        items = material.negatives[::step]
+        kept = {}
+        for item in progress(items, total=len(items), desc="false alarms", quiet=ctx.quiet):
+            boxes, _ = _search(item.path, ctx.parent, material.store)
+            kept[str(item.path)] = _apart(boxes)[:MAX_ALARMS].tolist()
+        write_atomic(file, json.dumps(kept))
+    found = [(Path(path), box_tools.as_boxes(boxes)) for path, boxes in kept.items() if boxes]
+    log.info("%s: %d false alarms of the parent to learn from", ctx.name,
+             sum(len(boxes) for _, boxes in found))
+    return found
+
+
+def _apart(boxes: BoxArray) -> BoxArray:
+    """The boxes (N, 4), best first, without those that overlap a better one."""
+    chosen: list[int] = []
+    for i in range(len(boxes)):
+        if not chosen or box_tools.iou(boxes[i], boxes[chosen]).max() <= SAME_OBJECT_IOU:
+            chosen.append(i)
+    return boxes[chosen]
+
+
 @torch.inference_mode()
-def propose(path: Path, name: str, teacher: LoadedModel, settings: PseudoBoxConfig,
-            store: ImageStore) -> NDArray[np.float32]:
-    """Boxes (N, 4), in pixels of the original, of the instrument called ``name``; N may be 0."""
+def _search(path: Path, teacher: LoadedModel,
+            store: ImageStore) -> tuple[BoxArray, NDArray[np.float32]]:
+    """The parent's proposals in pixels of the original, (N, 4), best first, and their scores."""
     image, scale = store.get(path)
     resized = resize_longer(image, teacher.config.detector.image_size)
-    factor = resized.shape[1] / image.shape[1]
+    factor = scale * resized.shape[1] / image.shape[1]
     device = next(teacher.detector.parameters()).device
     tensor = torch.from_numpy(resized).permute(2, 0, 1).to(device).float() / 255
     found = teacher.detector.detect([tensor])[0]
-    boxes = found["boxes"].float().cpu().numpy() / factor
-    probabilities = teacher.classifier.classify(image, boxes)
-    seen = found["scores"].float().cpu().numpy()
+    boxes = box_tools.as_boxes(found["boxes"].float().cpu().numpy() / factor)
+    return boxes, found["scores"].float().cpu().numpy()
+
+
+@torch.inference_mode()
+def propose(path: Path, name: str, teacher: LoadedModel, settings: PseudoBoxConfig,
+            store: ImageStore) -> BoxArray:
+    """Boxes (N, 4), in pixels of the original, of the instrument called ``name``; N may be 0."""
+    boxes, seen = _search(path, teacher, store)
+    image, scale = store.get(path)
+    probabilities = teacher.classifier.classify(image, boxes * scale)
     scores = np.sqrt(seen * relevance(probabilities, name, teacher))
-    chosen: list[int] = []
-    for i in np.argsort(-scores, kind="stable"):
-        apart = not chosen or box_tools.iou(boxes[i], boxes[chosen]).max() <= SAME_OBJECT_IOU
-        if scores[i] >= settings.min_score and apart and len(chosen) < settings.max_per_image:
-            chosen.append(int(i))
-    return box_tools.as_boxes(boxes[chosen] / scale)
+    order = np.argsort(-scores, kind="stable")
+    likely = order[scores[order] >= settings.min_score]
+    return _apart(boxes[likely])[:settings.max_per_image]
 
 
 def relevance(probabilities: NDArray[np.float32], name: str,

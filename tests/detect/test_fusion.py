@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,12 +46,12 @@ def test_agnostic_evidence_is_the_score_for_every_class() -> None:
 
 def test_product_is_the_weighted_geometric_mean() -> None:
     found = proposals(([0, 0, 10, 10], 0.64, 1))
-    opinion = torch.tensor([[0.1, 0.81, 0.09, 0.0]])
+    opinion = torch.tensor([[0.19, 0.5, 0.31, 0.0]])
     config = FusionConfig(classifier_weight=0.5)
     fused = fuse(evidence(found, 3, 0.25, False), found, opinion, config, False)
     assert fused.labels.tolist() == [1]
     np.testing.assert_allclose(fused.scores, [0.8 * 0.9], rtol=1e-6)
-    np.testing.assert_allclose(fused.classifier_scores, [0.81], rtol=1e-6)
+    np.testing.assert_allclose(fused.classifier_scores, [0.5], rtol=1e-6)
 
 
 def test_a_sure_classifier_corrects_the_name() -> None:
@@ -59,7 +60,16 @@ def test_a_sure_classifier_corrects_the_name() -> None:
     config = FusionConfig(classifier_weight=0.5)
     fused = fuse(evidence(found, 2, 0.25, False), found, opinion, config, False)
     assert fused.labels.tolist() == [2]
-    np.testing.assert_allclose(fused.scores, [(0.25 * 0.64 * 0.94) ** 0.5], rtol=1e-6)
+    np.testing.assert_allclose(fused.scores, [(0.64 * 0.95) ** 0.5], rtol=1e-6)
+
+
+def test_an_unsure_name_does_not_lower_the_score() -> None:
+    found = proposals(([0, 0, 10, 10], 0.64, 1))
+    held = evidence(found, 3, 0.25, True)
+    sure = fuse(held, found, torch.tensor([[0.1, 0.9, 0.0, 0.0]]), FusionConfig(), True)
+    unsure = fuse(held, found, torch.tensor([[0.1, 0.3, 0.31, 0.29]]), FusionConfig(), True)
+    assert float(sure.scores) == pytest.approx(float(unsure.scores))
+    assert (sure.labels.tolist(), unsure.labels.tolist()) == ([1], [2])
 
 
 def test_negative_class_lowers_the_score() -> None:
@@ -78,7 +88,7 @@ def test_rules_detector_and_classifier() -> None:
     assert (alone.labels.tolist(), alone.scores.tolist()) == ([1], found.scores.tolist())
     assert fuse(held, found, opinion, FusionConfig(rule="detector"), True).labels.tolist() == [2]
     named = fuse(held, found, opinion, FusionConfig(rule="classifier"), False)
-    np.testing.assert_allclose(named.scores, [0.6], rtol=1e-6)
+    np.testing.assert_allclose(named.scores, [0.9], rtol=1e-6)
     assert named.labels.tolist() == [2]
 
 

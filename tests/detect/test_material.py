@@ -228,3 +228,19 @@ def test_validation_stands_in_with_scenes_and_keeps_negatives(data: Path, tmp_pa
     assert sum(record.file_name.startswith("scene") for record in made.images) == SCENES
     again = validation_manifest(ctx)
     assert again.images == made.images
+
+
+def test_the_parents_false_alarms_are_kept_apart_and_cached(data: Path, tmp_path: Path) -> None:
+    from musicon.detect.pseudo import hard_negatives
+
+    config = settings(data)
+    oracle = _Oracle()
+    ctx = context(config, tmp_path, LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path))
+    material = collect(ctx, "train")
+    found = hard_negatives(material, ctx)
+    assert [path for path, _ in found] == [item.path for item in material.negatives]
+    # The third proposal is the second one again.
+    assert all(len(boxes) == 2 for _, boxes in found)
+    assert found[0][1][1] == pytest.approx([64, 48, 144, 108], abs=0.5)
+    assert (tmp_path / "hard_negatives.json").is_file()
+    assert hard_negatives(material, context(config, tmp_path)) == []
