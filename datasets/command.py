@@ -34,6 +34,7 @@ _DISK_ADVICE = {
     errno.ENAMETOOLONG: "this name is too long for the disk; give a shorter one",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or use fewer workers",
 }
+_TARGET_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
@@ -75,7 +76,10 @@ def run(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentPars
 def explain_os_error(error: OSError) -> str:
     """One sentence for a failed file operation: which file, what is wrong, what to do."""
     what = _DISK_ADVICE.get(error.errno or 0, error.strerror or str(error))
-    name = error.filename if error.filename is not None else error.filename2
+    # Of a copy, filename is the file that is read and filename2 the one that is written.
+    names = ((error.filename2, error.filename) if error.errno in _TARGET_FULL else
+             (error.filename, error.filename2))
+    name = next((name for name in names if name is not None), None)
     return what if name is None else f"{name}: {what}"
 
 

@@ -124,8 +124,8 @@ class _Document:
         listed = {row.get("id") for row in document["images"] if isinstance(row, Mapping)}
         for image_id, rows in boxes.items():
             if image_id not in listed:
-                rejects.add(self.file, f"{len(rows)} boxes name image {image_id}, which is not "
-                                       "listed")
+                rejects.add(self.file, f"boxes of image {image_id}, which is not listed "
+                                       f"({len(rows)})")
         return self
 
     def _categories(self, document: Mapping[str, Any], rejects: Rejects) -> None:
@@ -150,8 +150,9 @@ class _Document:
                 seen.add(row.get("id"))
                 boxes.setdefault(int(row["image_id"]), []).append(self._box(row))
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-                reason = error.args[0] if isinstance(error, ValueError) else repr(error)
-                rejects.add(self.file, f"annotation {str(row)[:100]} left out: {reason}")
+                reason = (f"it lacks {error}" if isinstance(error, KeyError) else
+                          error.args[0] if isinstance(error, ValueError) else repr(error))
+                rejects.add(self.file, f"box left out: {reason}: annotation {str(row)[:100]}")
                 self._note_spoilt(row)
         return boxes
 
@@ -245,7 +246,8 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SourceError(f"{file}: not a readable JSON file ({error})") from None
+        raise SourceError(f"{file}: not a readable JSON file ({error}); save it "
+                          "anew as JSON in UTF-8, or name another file") from None
     except OSError as error:
         raise SourceError(f"{file}: cannot be read ({error.strerror})") from None
     if isinstance(document, list):

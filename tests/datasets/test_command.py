@@ -35,6 +35,8 @@ def test_exit_code_is_passed_on() -> None:
     (OSError(errno.EACCES, "Permission denied", "out"), "error: out: permission denied; change"),
     (OSError(errno.EROFS, "Read-only", "out"), "error: out: this disk is read-only"),
     (FileNotFoundError(errno.ENOENT, "No such file", "x.jpg"), "error: x.jpg: no such file"),
+    (OSError(errno.ENOSPC, "No space left", "in.jpg", None, "out.jpg"), "error: out.jpg: no space"),
+    (OSError(errno.ENOENT, "No such file", "in.jpg", None, "out.jpg"), "error: in.jpg: no such"),
     (OSError(errno.ENOSPC, "No space left"), "error: no space left on the disk"),
 ])
 def test_what_a_person_can_mend_is_one_sentence(
