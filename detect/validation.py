@@ -13,6 +13,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from musicon.datasets.images import probe
 from musicon.datasets.records import Box, ImageRecord, Manifest, write_atomic
 from musicon.detect.material import collect
 from musicon.detect.training import StageContext
@@ -34,12 +35,12 @@ def validation_manifest(ctx: StageContext) -> Manifest:
     material = collect(ctx, "val")
     records: list[ImageRecord] = []
     for item in (*material.boxed, *material.negatives[:MAX_NEGATIVES]):
-        image, scale = material.store.get(item.path)
-        width, height = round(image.shape[1] / scale), round(image.shape[0] / scale)
+        info = probe(item.path)
         boxes = tuple(Box(tuple(box.tolist()), int(label))
                       for box, label in zip(item.boxes, item.box_labels, strict=True))
         name = os.path.relpath(item.path, folder).replace(os.sep, "/")
-        records.append(ImageRecord(len(records) + 1, name, width, height, boxes, split="val"))
+        records.append(ImageRecord(len(records) + 1, name, info.width, info.height, boxes,
+                                   split="val"))
     if ctx.stage.composites is not None and material.photos \
             and len(material.boxed) < ENOUGH_BOXED:
         rng = np.random.default_rng(0)

@@ -230,6 +230,23 @@ def test_validation_stands_in_with_scenes_and_keeps_negatives(data: Path, tmp_pa
     assert again.images == made.images
 
 
+def test_validation_images_keep_their_true_size(data: Path, tmp_path: Path) -> None:
+    # 1000 x 333 shrinks to 512 x 170, from which 332 would be worked out.
+    from musicon.detect.validation import validation_manifest
+
+    art = tmp_path / "art"
+    art.mkdir()
+    for name in ("train", "val"):
+        Image.fromarray(np.full((333, 1000, 3), 90, np.uint8)).save(art / f"{name}.png")
+    Manifest(art, CLASSES, tuple(
+        ImageRecord(i, f"{name}.png", 1000, 333, (Box((0, 0, 500, 333), 1),), split=name)
+        for i, name in enumerate(("train", "val"), 1))).write(art)
+    config = settings(data, manifest=str(art), rehearsal=[])
+    made = validation_manifest(context(config, tmp_path / "cache"))
+    boxed = [record for record in made.images if record.file_name.endswith("val.png")]
+    assert [(record.width, record.height) for record in boxed] == [(1000, 333)]
+
+
 def test_the_parents_false_alarms_are_kept_apart_and_cached(data: Path, tmp_path: Path) -> None:
     from musicon.detect.pseudo import hard_negatives
 
