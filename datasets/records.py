@@ -179,7 +179,8 @@ class Manifest:
                 f"{file}: no such manifest; make one with python tools/prepare_data.py"
             ) from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise ManifestError(f"{file}: not a readable JSON file ({error})") from None
+            raise ManifestError(f"{file}: not a readable JSON file ({error}); name another, or "
+                                "make it anew with python tools/prepare_data.py") from None
         return cls.from_coco(document, root=file.parent, source=str(file))
 
     @classmethod

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from musicon.datasets.records import Category, Manifest, UserError, write_atomic
-from musicon.detect.config import Config, ConfigError, dump, parse
+from musicon.detect.config import Config, ConfigError, dump, load
 
 FORMAT = 1
 """Of model folders, in ``lineage.json``; raised whenever an older reader would misread one."""
@@ -83,7 +82,8 @@ def save_model(folder: Path, *, classifier: nn.Module, detector: nn.Module, conf
         categories_json = Manifest(folder, tuple(categories), ()).to_coco()["categories"]
         _write_json(new / CATEGORIES, categories_json)
         _write_json(new / METRICS, metrics)
-        _write_json(new / LINEAGE, {"format": FORMAT, **lineage})
+        _write_json(new / LINEAGE, {"format": FORMAT, **lineage,
+                                    "weights_sha256": file_hash(new / WEIGHTS)})
         new.chmod(0o755)
         _swap(new, folder)
     finally:
@@ -101,13 +101,18 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
 
     root = model_folder(folder)
     lineage = read_lineage(root)
-    config, categories = _read_config(root), _read_categories(root)
-    metrics = _read_json(root / METRICS)
+    config, categories = _read_config(root, lineage), _read_categories(root, lineage)
+    metrics = read_metrics(root)
     try:
         state = load_file(root / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ModelFolderError(f"{root / WEIGHTS}: the weights cannot be read ({error}); "
                                f"{_remedy(lineage)}") from None
+    # A bit that fell over on a disk or a stick gives pictures without instruments, not an error.
+    if lineage.get("weights_sha256") not in (None, file_hash(root / WEIGHTS)) or not all(
+            torch.isfinite(value).all() for value in state.values()):
+        raise ModelFolderError(f"{root / WEIGHTS}: the weights are damaged; copy the folder again, "
+                               f"or {_remedy(lineage)}")
     untrained = {"weights": "none"}  # nothing is fetched that would be overwritten at once
     classifier = classifiers.build(config.classifier.model_copy(update=untrained), len(categories))
     detector: Any = detectors.build(config.detector.model_copy(update=untrained), len(categories),
@@ -155,7 +160,7 @@ def find_newest(root: str | Path = "runs") -> Path:
         raise ModelFolderError(f"{root}: no trained model; make one with make demo, train one with "
                                "python tools/train_net.py --stage all, or give --model FOLDER")
     return max(found, key=lambda f: (int((f / WEIGHTS).stat().st_mtime),
-                                     len(_read_json(f / LINEAGE).get("ancestors", []))))
+                                     len(_read_object(f / LINEAGE).get("ancestors", []))))
 
 
 def read_lineage(folder: Path) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     if missing:
         raise ModelFolderError(f"{folder}: not a whole model folder, {', '.join(missing)} missing; "
                                "train it again with python tools/train_net.py, or copy it whole")
-    lineage = _read_json(folder / LINEAGE)
+    lineage = _read_object(folder / LINEAGE)
     if lineage.get("format") != FORMAT:
         raise ModelFolderError(
             f"{folder}: this model folder has format {lineage.get('format')!r}, this version of "
@@ -183,8 +188,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     Raises:
         ModelFolderError: Missing or damaged.
     """
-    metrics: dict[str, Any] = _read_json(folder / METRICS)
-    return metrics
+    return _read_object(folder / METRICS)
 
 
 def versions() -> dict[str, str]:
@@ -224,17 +228,8 @@ def digest(values: Mapping[str, Any]) -> str:
 def write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically; the same tensors give the same bytes."""
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        save_file(whole, temporary)
-        _sync(Path(temporary))
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # Not save_file: of a full disk it tells in an error of its own, without a number.
+    _write_stream(file, lambda stream: stream.write(save(whole)))
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -291,9 +286,15 @@ def _write_stream(file: Path, write: Callable[[BinaryIO], Any]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
         os.replace(temporary, file)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        # torch.save hides a full disk behind a RuntimeError of its own.
+        failure = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(failure, OSError):
+            failure.filename = str(file)
+            raise failure from None
         raise
 
 
@@ -329,23 +330,30 @@ def _read_json(file: Path) -> Any:
                                "python tools/train_net.py, or copy it whole") from None
 
 
-def _read_config(root: Path) -> Config:
+def _read_object(file: Path) -> dict[str, Any]:
+    found = _read_json(file)
+    if not isinstance(found, dict):
+        raise ModelFolderError(f"{file}: expected a JSON object, found a {type(found).__name__}; "
+                               "train the model again with python tools/train_net.py, or copy it "
+                               "whole")
+    return found
+
+
+def _read_config(root: Path, lineage: Mapping[str, Any]) -> Config:
     try:
-        return parse(yaml.safe_load((root / CONFIG).read_text(encoding="utf-8")) or {},
-                     source=str(root / CONFIG))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ModelFolderError(f"{root / CONFIG}: cannot be read ({error})") from None
+        return load(root / CONFIG)
     except ConfigError as error:
-        raise ModelFolderError(f"{error}; the model was trained by another version of musicon"
-                               ) from None
+        raise ModelFolderError(f"{error}; damaged, or of another version of musicon: "
+                               f"copy the folder again, or {_remedy(lineage)}") from None
 
 
-def _read_categories(root: Path) -> tuple[Category, ...]:
+def _read_categories(root: Path, lineage: Mapping[str, Any]) -> tuple[Category, ...]:
     document = {"images": [], "annotations": [], "categories": _read_json(root / CATEGORIES)}
     try:
         return Manifest.from_coco(document, root, source=str(root / CATEGORIES)).categories
     except UserError as error:
-        raise ModelFolderError(str(error)) from None
+        reason = str(error).split(". To leave bad rows")[0]
+        raise ModelFolderError(f"{reason}; copy the folder again, or {_remedy(lineage)}") from None
 
 
 def _remedy(lineage: Mapping[str, Any]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
+import resource
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +116,34 @@ def test_a_damaged_file_is_named(copied: Path, name: str) -> None:
     assert str(copied) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["lineage.json", "metrics.json", "categories.json"])
+def test_a_file_of_another_shape_is_named(copied: Path, name: str) -> None:
+    (copied / name).write_text("[7]")
+    with pytest.raises(ModelFolderError, match=name.replace(".", r"\.") + r".*train_net\.py"):
+        load_model(copied)
+
+
+def test_silent_damage_to_weights_is_found(copied: Path) -> None:
+    file = copied / "weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ModelFolderError, match=r"weights are damaged; copy the folder again"):
+        load_model(copied)
+
+
+def test_weights_that_are_no_numbers_are_refused(copied: Path) -> None:
+    file = copied / "weights.safetensors"
+    state = read_tensors(file)
+    next(value for value in state.values() if value.ndim == 4)[0, 0, 0, 0] = float("nan")
+    write_tensors(file, state)
+    lineage = json.loads((copied / "lineage.json").read_text())
+    del lineage["weights_sha256"]  # as in folders of before it was noted
+    (copied / "lineage.json").write_text(json.dumps(lineage))
+    with pytest.raises(ModelFolderError, match="weights are damaged"):
+        load_model(copied)
+
+
 def test_another_version_is_refused(copied: Path) -> None:
     lineage = json.loads((copied / "lineage.json").read_text())
     lineage["format"], lineage["versions"] = FORMAT + 1, {"musicon": "9.1"}
@@ -175,6 +207,22 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
         write_checkpoint(file, {"format": FORMAT, "step": 2, "bad": lambda: 0})
     assert read_checkpoint(file)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+@pytest.mark.parametrize("write", [write_checkpoint, write_tensors])
+def test_a_full_disk_is_told_as_such(tmp_path: Path,
+                                     write: Callable[[Path, dict[str, Any]], None]) -> None:
+    """A limit on file size stands in for a full disk: both fail in the middle of a write."""
+    file = tmp_path / "x.ckpt"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"x\.ckpt") as caught:
+            write(file, {"format": torch.tensor(FORMAT), "x": torch.zeros(500_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(file)
+    assert not list(tmp_path.iterdir())
 
 
 class Harmful:
