@@ -30,7 +30,7 @@ def apart_from(items: Sequence[Item], others: Sequence[Manifest],
     A picture goes when its content or file name is that of a test picture there, or its painter
     or leakage group is: another work of the same hand is too near to be learnt from.
     """
-    contents: dict[str, str] = {}
+    contents: dict[str | None, str] = {}
     names: dict[str, str] = {}
     hands: dict[str, str] = {}
     for manifest in others:
@@ -42,15 +42,16 @@ def apart_from(items: Sequence[Item], others: Sequence[Manifest],
                 hands[hand] = where
     kept = []
     for path, record in items:
-        same_hand = next((hand for hand in _hands(record) if hand in hands), None)
+        same_hand = next((hand for hand in sorted(_hands(record)) if hand in hands), None)
+        content = _content(path) if contents else None
         if record.file_name and PurePosixPath(record.file_name).name in names:
             twin = names[PurePosixPath(record.file_name).name]
             rejects.add(path, f"has the file name of the test picture {twin}")
         elif same_hand is not None:
             rejects.add(path, f"same painter or group as the test picture {hands[same_hand]}: "
                               f"{same_hand}")
-        elif contents and sha256(path) in contents:
-            rejects.add(path, f"same content as the test picture {contents[sha256(path)]}")
+        elif content in contents:
+            rejects.add(path, f"same content as the test picture {contents[content]}")
         else:
             kept.append((path, record))
     return kept
@@ -60,6 +61,14 @@ def labels_only(items: Iterable[Item]) -> list[Item]:
     """Forget where instruments are and keep which: boxes become image labels."""
     return [(path, replace(record, boxes=(), labels=None if record.labels is None
                            else record.known_labels)) for path, record in items]
+
+
+def _content(path: Path) -> str | None:
+    """The file's check sum; None where it cannot be read, which ``check`` tells later."""
+    try:
+        return sha256(path)
+    except OSError:
+        return None
 
 
 def _hands(record: ImageRecord) -> set[str]:

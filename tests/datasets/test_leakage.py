@@ -48,6 +48,14 @@ def test_apart_from_leaves_out_twins_names_and_painters(tmp_path: Path) -> None:
     assert "juan-gris" in reasons[str(own / "4.png")]
 
 
+def test_apart_from_leaves_unreadable_files_to_the_check(tmp_path: Path) -> None:
+    test = Manifest(tmp_path, (), (record(0, split="test", sha256="0" * 64),))
+    items = [(tmp_path / "gone.png", record(7))]
+    rejects = Rejects()
+    assert apart_from(items, [test], rejects) == items
+    assert not rejects.rows
+
+
 def test_labels_only_keeps_what_and_forgets_where() -> None:
     boxed = record(1, boxes=(Box((1, 1, 4, 4), 2), Box((2, 2, 5, 5), 1)), labels=(3,))
     unknown = replace(boxed, boxes=(), labels=None)
