@@ -48,7 +48,7 @@ class DetectorConfig(Settings):
     """The box proposer."""
 
     engine: str = "torchvision"
-    """File of ``detect/detectors``: ``torchvision`` or ``detectron2``."""
+    """Which of ``detect/detectors``: ``torchvision``."""
     family: Literal["fasterrcnn", "retinanet", "fcos", "ssdlite",
                     "fasterrcnn_resnet50_fpn_v2"] = "fasterrcnn"
     weights: Literal["auto", "none"] = "auto"
@@ -161,7 +161,7 @@ class Config(Settings):
     """Everything a run of ``train_net.py`` needs."""
 
     name: str = "musicon"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

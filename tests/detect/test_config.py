@@ -54,6 +54,11 @@ def test_values_are_yaml() -> None:
     assert config.stages["mimo"].composites.scale == (0.1, 0.2)
 
 
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ConfigError, match="seed: .*greater than or equal to 0"):
+        load(None, ["seed=-1"])
+
+
 def test_engine_by_name_keeps_the_other_detector_settings(tmp_path: Path) -> None:
     file = write(tmp_path, "detector: {image_size: 200}\n")
     detector = load(file, ["detector=detectron2"]).detector
