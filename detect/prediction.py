@@ -95,6 +95,9 @@ def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
     """Search every image that can be scored, and have the classifier name what is known.
 
     Boxes of all scores are kept: average precision needs the unlikely ones too.
+
+    Raises:
+        EvaluationError: No picture can be read.
     """
     columns, common = _crop_columns(detector.categories, data)
     records = [record for record in data.images if is_boxed(record) or is_named(record)]
@@ -119,6 +122,10 @@ def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
             scale = [image.shape[1] / record.width, image.shape[0] / record.height] * 2
             crops.add(image, as_boxes([box.xyxy for box in boxes]) * np.array(scale, np.float32),
                       [box.label for box in boxes])
+    if records and len(rejects) == len(records):
+        file, reason = rejects.rows[0]
+        raise EvaluationError(f"none of the {len(records):,} pictures can be read; the first: "
+                              f"{file}: {reason}; put them where the manifest says")
     return Predictions(found, detector.categories, crops.result(), pictures.result(), rejects)
 
 

@@ -68,6 +68,12 @@ def test_unreadable_images_are_rejected_with_a_reason(tmp_path: Path) -> None:
     assert "600x300" in reasons[str(tmp_path / "2.png")]
 
 
+def test_no_readable_picture_is_an_error(tmp_path: Path) -> None:
+    data = replace(pictures(tmp_path), root=tmp_path / "elsewhere")
+    with pytest.raises(EvaluationError, match=r"none of the \d+ pictures can be read.*elsewhere"):
+        run_model(detector(), data, quiet=True)
+
+
 def test_predictions_written_and_read_again_score_the_same(tmp_path: Path) -> None:
     data = pictures(tmp_path / "pictures")
     predictions = run_model(detector(), data, quiet=True)
