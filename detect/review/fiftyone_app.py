@@ -343,7 +343,7 @@ def launch(dataset: Any, port: int = PORT, browser: bool = True) -> None:
     """Open the App on this machine and wait until Ctrl-C.
 
     Raises:
-        ReviewError: The port is taken.
+        ReviewError: The port is taken, or no port.
     """
     fo = connect()
     with socket.socket() as probe:
@@ -351,7 +351,10 @@ def launch(dataset: Any, port: int = PORT, browser: bool = True) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((ADDRESS, port))
-        except (OSError, OverflowError):
+        except OverflowError:
+            raise ReviewError(f"port {port}: ports go from 1 to 65535; give one such as "
+                              f"--port {PORT}") from None
+        except OSError:
             raise ReviewError(f"port {port} is taken, perhaps by another review that is open; "
                               f"close that, or give another with --port") from None
     # It warns of settings that its own App sends back; a person could do nothing about them.

@@ -394,6 +394,8 @@ def test_launch_refuses_a_port_that_is_taken(
         taken.listen()
         with pytest.raises(app.ReviewError, match="--port"):
             app.launch(dataset, taken.getsockname()[1], browser=False)
+    with pytest.raises(app.ReviewError, match="ports go from 1 to 65535"):
+        app.launch(dataset, 99_999, browser=False)
     dataset.delete()
 
 
