@@ -97,6 +97,11 @@ class Keeper:
                 f"with other settings or data ({'; '.join(changed[:4])}); restore them to go on, "
                 "or start it again with --fresh")
         if changed:
+            # Gone at once: else the best weights that it names could be overwritten by a run that
+            # is cut off before its own first checkpoint.
+            self.fabric.barrier()
+            if self.fabric.is_global_zero:
+                self.file.unlink()
             return Progress()
         self._state = state
         return progress

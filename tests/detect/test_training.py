@@ -200,6 +200,26 @@ def test_a_finished_run_is_not_repeated_and_other_settings_begin_anew(tmp_path: 
     assert len(task.seen) == 4 * cfg.batch_size * cfg.accumulate + PREVIEWS
 
 
+def test_a_cut_off_run_of_other_settings_leaves_nothing_false_behind(tmp_path: Path) -> None:
+    cfg = SETTINGS.model_copy(update={"steps": 4, "evaluate_every": 2, "checkpoint_every": 100})
+    first, result = train(tmp_path, cfg, fingerprint={"rate": 1})
+
+    class Fails(ToyTask):
+        def losses(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            if len(self.seen) > 4 * cfg.batch_size * cfg.accumulate + PREVIEWS:
+                raise UserError("the disk is gone")
+            return super().losses(model, batch)
+
+    with pytest.raises(UserError, match="the disk is gone"):
+        train(tmp_path, cfg.model_copy(update={"steps": 8}), task=Fails(), fingerprint={"rate": 2})
+    assert (RunFolder(tmp_path).checkpoints / f"toy-best-{result.best_step:07d}.safetensors"
+            ).is_file(), "the second run reached the step that was best in the first"
+    again, repeated = train(tmp_path, cfg, fingerprint={"rate": 1})
+    assert repeated.metrics == result.metrics
+    assert again.evaluate(again.model.eval())["score"] == pytest.approx(result.score)
+    assert weights(again.model) == weights(first.model)
+
+
 def test_an_unfinished_run_of_other_settings_is_refused(tmp_path: Path) -> None:
     fail_after(tmp_path, 7, fingerprint={"fit": {"rate": 1}})
     with pytest.raises(CheckpointError, match=r"step 6.*fit.rate: 1 -> 2.*--fresh"):
