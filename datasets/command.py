@@ -111,6 +111,30 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
+def count(text: str) -> int:
+    """An argument that is a whole number from 1.
+
+    Raises:
+        ValueError: It is not, as argparse expects of a type.
+    """
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"{value} is below 1")
+    return value
+
+
+def share(text: str) -> float:
+    """An argument that is a number from 0 to 1.
+
+    Raises:
+        ValueError: It is not, as argparse expects of a type.
+    """
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{value} is outside 0..1")
+    return value
+
+
 class SummaryTable:
     """Plain text in aligned columns: text to the left, numbers to the right.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from musicon.datasets.boxes import Xyxy
+from musicon.datasets.files import to_json
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest
 from musicon.detect.detections import Detections
 from musicon.detect.progress import ProgressLog, Row
@@ -73,7 +73,7 @@ def write_outputs(log: ProgressLog, categories: Sequence[Category],
         for index, row in log.rows():
             if "reject" in row:
                 line = {"file": _printable(log.files[index]), "reason": row["reject"]}
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+                stream.write(to_json(line) + "\n")
     if counts.images:
         with _whole(log.out / DETECTIONS_NAME) as stream:
             _write_coco(stream, log, categories, info)
@@ -125,7 +125,7 @@ def _write_coco(stream: TextIO, log: ProgressLog, categories: Sequence[Category]
                 info: dict[str, Any]) -> None:
     """A manifest, as ``Manifest.write`` writes it, without ever holding it whole."""
     frame = Manifest(log.out, tuple(categories), (), info).to_coco()
-    stream.write('{"info": ' + _json(frame["info"]) + ',\n"images": [')
+    stream.write('{"info": ' + to_json(frame["info"]) + ',\n"images": [')
     _write_list(stream, (row for part in _coco_parts(log, categories) for row in part["images"]))
     stream.write('],\n"annotations": [')
     _write_list(stream, _annotations(log, categories))
@@ -150,7 +150,7 @@ def _coco_parts(log: ProgressLog, categories: Sequence[Category]) -> Iterator[di
 
 def _write_list(stream: TextIO, rows: Iterable[dict[str, Any]]) -> None:
     for number, row in enumerate(rows):
-        stream.write((",\n " if number else "\n ") + _json(row))
+        stream.write((",\n " if number else "\n ") + to_json(row))
 
 
 def _table_rows(record: ImageRecord, names: dict[int, str]) -> Iterator[tuple[Any, ...]]:
@@ -161,20 +161,6 @@ def _table_rows(record: ImageRecord, names: dict[int, str]) -> Iterator[tuple[An
     for box in record.boxes:
         yield (file, names[box.label], box.score, *box.xyxy, *size,
                box.extra["detector_score"], box.extra["classifier_score"])
-
-
-def _json(value: Any) -> str:
-    """JSON in UTF-8 letters; a file name that is not UTF-8 is kept as escapes."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if text.isascii() or _is_utf8(text) else json.dumps(value)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _printable(name: str) -> str:

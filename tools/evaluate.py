@@ -36,20 +36,7 @@ def main(options: argparse.Namespace) -> int:
 
 def threshold(text: str) -> float | str:
     """A number from 0 to 1, or "fitted"."""
-    if text == "fitted":
-        return text
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def count(text: str) -> int:
-    """A whole number from 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    return text if text == "fitted" else command.share(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
         help='lowest score shown (default: the model\'s own); "fitted" with --split val only')
     add("--require", action="append", default=[], metavar="NAME=NUMBER",
         help="exit with 1 if a figure is worse, such as agnostic_ap50=0.3; may be repeated")
-    add("--pictures", type=count, default=9, help="pictures of each kind (default: 9)")
-    add("--batch-size", type=count, default=8, help="images at once (default: 8)")
-    add("--workers", type=count, default=min(8, os.cpu_count() or 2),
+    add("--pictures", type=command.count, default=9, help="pictures of each kind (default: 9)")
+    add("--batch-size", type=command.count, default=8, help="images at once (default: 8)")
+    add("--workers", type=command.count, default=min(8, os.cpu_count() or 2),
         help="threads that decode (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--quiet", action="store_true", help="no progress bar, no table")

@@ -33,22 +33,6 @@ def main(options: argparse.Namespace) -> int:
     return command.DONE_WITH_REJECTS if done.counts.rejected else command.DONE
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError
-    return value
-
-
-def count(text: str) -> int:
-    """A whole number from 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
     made = argparse.ArgumentParser(description=__doc__)
@@ -56,16 +40,16 @@ def parser() -> argparse.ArgumentParser:
     add("--images", nargs="+", required=True, metavar="DIR|FILE|GLOB", help="what to search")
     add("--model", type=Path, help="model or run folder (default: the newest trained in runs/)")
     add("--out", type=Path, help="results (default: results/NAME, after the images' folder)")
-    add("--threshold", type=share, help="lowest score, 0 to 1 (default: the model's own)")
-    add("--batch-size", type=count, default=8, help="images at once (default: 8)")
-    add("--workers", type=count, default=min(8, os.cpu_count() or 2),
+    add("--threshold", type=command.share, help="lowest score, 0 to 1 (default: the model's own)")
+    add("--batch-size", type=command.count, default=8, help="images at once (default: 8)")
+    add("--workers", type=command.count, default=min(8, os.cpu_count() or 2),
         help="threads that decode and draw (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--precision", choices=("32", "bf16", "fp16"), default="32", help="default: 32")
     add("--no-annotated", dest="annotated", action="store_false", help="draw no pictures")
     add("--no-review", dest="review", action="store_false", help="load nothing into FiftyOne")
     add("--name", help="name of the FiftyOne data set (default: after the results' folder)")
-    add("--limit", type=count, help="search only the first N images")
+    add("--limit", type=command.count, help="search only the first N images")
     add("--quiet", action="store_true", help="no progress bar, no summary")
     return made
 

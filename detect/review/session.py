@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from musicon.datasets.records import Manifest, Rejects
+from musicon.detect.outputs import DETECTIONS_NAME
 from musicon.detect.review import fiftyone_app as app
 from musicon.detect.review.corrections import OUTCOMES
 from musicon.detect.review.export import Exported, export_corrections
 
-DETECTIONS_NAME = "detections.json"
 RESULTS = Path("results")
 
 
