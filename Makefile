@@ -40,7 +40,7 @@ $(STAMP): requirements.lock requirements-mongod.txt pyproject.toml setup.py
 	  echo "error: $(PYTHON) cannot make environments; on Debian and Ubuntu: apt install python3-venv" \
 	  >&2; exit 2; }
 	@if [ ! -x $(BIN)/python ] || ! cmp -s requirements.lock $(VENV)/requirements.lock; then \
-	  echo "making $(VENV) from requirements.lock (about 6 GB on Linux, a few minutes)"; \
+	  echo "making $(VENV) from requirements.lock (about 7 GB on Linux, a few minutes)"; \
 	  if [ -t 1 ]; then quiet=; else quiet="--quiet --quiet"; fi; \
 	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && \
 	  $(BIN)/python -m pip install $$quiet --require-hashes -r requirements.lock && \
