@@ -250,6 +250,8 @@ def load_weight_file(network: nn.Module, file: Path) -> None:
             state = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # noqa: BLE001 (unpickling errors have no common base)
         raise BackboneError(f"{file}: not a readable weight file ({error})") from None
+    if not isinstance(state, Mapping):
+        raise BackboneError(f"{file}: it holds a {type(state).__name__}, not a state dictionary")
     state = state.get("state_dict", state)
     copied, own = copy_weights(state, network), len(network.state_dict())
     if copied < own - 2 - own // 20:

@@ -102,6 +102,8 @@ class TrainingLog:
         if metrics and self._talks:
             figures = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items())
             self.say(f"{self.name} {step}/{self.steps}: loss {sum(losses.values()):.3f}, {figures}")
+        if metrics:
+            self.draw(now=False)
 
     def say(self, text: str) -> None:
         """One line on the terminal, above the bar."""

@@ -30,7 +30,6 @@ INK = "#22303c"
 QUIET = "#8795a1"
 GRID = "#e4e7eb"
 ACCENT = "#17646b"
-SECOND = "#c26a1b"
 PALETTE = ("#c26a1b", "#3b6fb6", "#7a4b94", "#4f8a3c", "#b23a48", "#8c6d1f", "#2a9d8f", "#a3527c")
 MAX_CURVES = len(PALETTE)
 MAX_BARS = 40

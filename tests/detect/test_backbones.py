@@ -90,6 +90,12 @@ def test_weight_files(tmp_path: Path) -> None:
         build_network("resnet18", 4, weights=str(tmp_path / "junk.pt"))
 
 
+def test_a_file_without_a_state_dictionary_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    with pytest.raises(BackboneError, match="a Tensor, not a state dictionary"):
+        build_network("resnet18", 4, weights=str(tmp_path / "tensor.pt"))
+
+
 def test_offline_start_is_random_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 

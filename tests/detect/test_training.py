@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from toy_task import SETTINGS, ToyTask, train
 
 from musicon.datasets.records import UserError
+from musicon.detect import logs
 from musicon.detect.checkpoints import CheckpointError
 from musicon.detect.config import FitConfig
 from musicon.detect.logs import RunFolder
@@ -116,6 +117,17 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
     assert len(board.Scalars("loss")) == 150
     assert board.Scalars("validation/accuracy")[-1].value == pytest.approx(
         float(log[-1]["accuracy"]), abs=1e-4)
+
+
+def test_curves_are_drawn_while_training_runs(tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "CURVES_EVERY", 0.0)
+    log = logs.TrainingLog(tmp_path, "toy", steps=4, quiet=True)
+    log.add(1, {"cross_entropy": 1.0}, 0.1, 0.5)
+    assert not (tmp_path / "toy.png").exists()
+    log.add(2, {"cross_entropy": 0.9}, 0.1, 1.0, {"score": 0.5})
+    assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
+    log.close()
 
 
 def test_kill_9_at_any_step_changes_no_byte(uninterrupted: tuple[bytes, Path],
