@@ -119,10 +119,14 @@ def _earlier_splits(out: Path) -> dict[str, str]:
 
 def _write(manifest: Manifest, paths: Sequence[Path], rejects: Rejects, copy: bool,
            quiet: bool) -> None:
-    """Make everything in a hidden folder beside the target, then move it into place."""
+    """Make everything in a hidden folder beside the target, then move it into place.
+
+    An earlier export goes once the new one is there.
+    """
     out = manifest.root
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    old = work.with_name(f"{work.name}.old")
     try:
         pairs = list(zip(paths, manifest.images, strict=True))
         for path, record in progress(pairs, len(pairs), "placing pictures", quiet):
@@ -133,8 +137,11 @@ def _write(manifest: Manifest, paths: Sequence[Path], rejects: Rejects, copy: bo
         replace(manifest, root=work).write(work)
         work.chmod(0o755)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(old)
         work.rename(out)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
         raise
+    shutil.rmtree(old, ignore_errors=True)
