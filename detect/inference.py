@@ -169,7 +169,11 @@ class Pictures:
 
     def write(self, index: int, image: NDArray[np.uint8], found: Detections,
               names: dict[int, str]) -> None:
-        """Draw and save one picture, whole or not at all."""
+        """Draw and save one picture, whole or not at all.
+
+        Raises:
+            OSError: No space, no permission; it names the picture.
+        """
         drawn = draw_detections(image, found, names, min_side=MIN_PICTURE_SIDE)
         path = self.path(index)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,8 +182,13 @@ class Pictures:
         if not done:
             raise UserError(f"{path}: the picture could not be encoded as JPEG")
         part = path.with_name(f".{index}.part")
-        part.write_bytes(jpeg.tobytes())
-        os.replace(part, path)
+        try:
+            part.write_bytes(jpeg.tobytes())
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            error.filename = str(path)  # a failed write names no file
+            raise
 
 
 def _pending(log: ProgressLog, pictures: Pictures | None) -> list[int]:

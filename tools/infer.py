@@ -21,7 +21,7 @@ def main(options: argparse.Namespace) -> int:
     model = options.model or find_newest()
     detector = ArtworkDetector.load(model, options.device, options.precision)
     if not options.quiet:
-        print(f"searching {len(listing.files):,} images with {model}", flush=True)
+        print(f"searching {command.counted(len(listing.files), 'image')} with {model}", flush=True)
     settings = inference.InferenceOptions(
         threshold=options.threshold, batch_size=options.batch_size, workers=options.workers,
         annotated=options.annotated, quiet=options.quiet)

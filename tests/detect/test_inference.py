@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -50,6 +51,20 @@ def red(width: int = 120, height: int = 80) -> NDArray[np.uint8]:
 def boxes_of(out: Path) -> dict[str, list[tuple[float, ...]]]:
     return {Path(r.file_name).name: [b.xyxy for b in r.boxes]
             for r in Manifest.read(out / "detections.json").images}
+
+
+def test_a_full_disk_leaves_no_half_picture(tmp_path: Path) -> None:
+    """A limit on file size stands in for a full disk: both fail in the middle of a write."""
+    save(tmp_path / "images" / "a.png", red(400, 300))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
+    try:
+        with pytest.raises(OSError, match="annotated") as caught:
+            search(tmp_path / "images", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value.filename).endswith("a.png.jpg")
+    assert not list((tmp_path / "out" / "annotated").iterdir())
 
 
 def test_what_is_written_for_a_small_collection(tmp_path: Path) -> None:
