@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO, TypeVar
@@ -19,10 +20,11 @@ DONE, DONE_WITH_REJECTS, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 T = TypeVar("T")
 
 _DISK_ADVICE = {
-    errno.ENOSPC: "no space left on the disk; free some, or give another folder with --out",
-    errno.EDQUOT: "your disk quota is used up; free some space, or give another folder with --out",
+    errno.ENOSPC: "no space left on the disk; free some, or give another folder to write to",
+    errno.EDQUOT: "your disk quota is used up; free some space, or give another folder to write "
+                  "to",
     errno.EFBIG: "the file grew past the size allowed here; raise the limit (ulimit -f) or give "
-                 "another folder with --out",
+                 "another folder to write to",
     errno.EACCES: "permission denied; change the permissions, or give a folder you may write to",
     errno.EPERM: "operation not permitted; change the permissions, or give a folder you may "
                  "write to",
@@ -115,11 +117,14 @@ def count(text: str) -> int:
     """An argument that is a whole number from 1.
 
     Raises:
-        ValueError: It is not, as argparse expects of a type.
+        ArgumentTypeError: It is not; argparse prints the sentence.
     """
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise ValueError(f"{value} is below 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return value
 
 
@@ -127,11 +132,14 @@ def share(text: str) -> float:
     """An argument that is a number from 0 to 1.
 
     Raises:
-        ValueError: It is not, as argparse expects of a type.
+        ArgumentTypeError: It is not; argparse prints the sentence.
     """
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value <= 1:
-        raise ValueError(f"{value} is outside 0..1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 

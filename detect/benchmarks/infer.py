@@ -23,7 +23,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, progress
+from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, count, progress
 from musicon.datasets.images import ImageError, decode_reduced
 from musicon.datasets.records import UserError
 from musicon.detect.inference import InferenceOptions, Listing, list_images, run_inference
@@ -52,16 +52,17 @@ class Speed:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``benchmark.py infer``."""
     add = parser.add_argument
-    add("--images", nargs="+", required=True, metavar="DIR|FILE|GLOB")
+    add("--images", nargs="+", required=True, metavar="DIR|FILE|GLOB", help="what to search")
     add("--model", type=Path, help="model or run folder (default: the newest trained)")
-    add("--limit", type=int, default=100, help="images timed (default: 100)")
-    add("--rounds", type=int, default=3, help="times that each is timed (default: 3)")
-    add("--batch-size", type=int, default=8)
-    add("--workers", type=int, default=min(8, os.cpu_count() or 2))
-    add("--device", default="auto")
+    add("--limit", type=count, default=100, help="images timed (default: 100)")
+    add("--rounds", type=count, default=3, help="times that each is timed (default: 3)")
+    add("--batch-size", type=count, default=8, help="images at once (default: 8)")
+    add("--workers", type=count, default=min(8, os.cpu_count() or 2),
+        help="threads that decode and draw (default: %(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--memory", type=int, metavar="N", default=0,
         help="also compare the memory peaks of N and 10 N images (default: 0, don't)")
-    add("--quiet", action="store_true")
+    add("--quiet", action="store_true", help="no progress bars")
 
 
 def run(options: argparse.Namespace) -> int:

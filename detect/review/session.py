@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicon.datasets.records import Manifest, Rejects
+from musicon.datasets.records import MANIFEST_NAME, Manifest, Rejects
 from musicon.detect.outputs import DETECTIONS_NAME
 from musicon.detect.review import fiftyone_app as app
 from musicon.detect.review.corrections import OUTCOMES
@@ -85,7 +85,11 @@ def _without(manifest: Manifest, other: Manifest) -> Manifest:
 
 def _detections(path: Path) -> Path:
     """``infer.py`` leaves ``detections.json``; another folder may hold ``manifest.json``."""
-    return path / DETECTIONS_NAME if path.is_dir() and (path / DETECTIONS_NAME).exists() else path
+    for file in (path / DETECTIONS_NAME, path / MANIFEST_NAME, path):
+        if file.is_file():
+            return file
+    raise app.ReviewError(f"{path}: no {DETECTIONS_NAME} there; make it with python tools/infer.py "
+                          f"--images FOLDER --out {path.parent if path.suffix else path}")
 
 
 def export(out: Path, name: str | None, copy: bool = False, quiet: bool = True) -> Exported:

@@ -7,6 +7,7 @@ import errno
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_full_disk_for_real(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert "no space left" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "text", "words"), [
+    (command.share, "7", "'7' is not a number from 0 to 1"),
+    (command.share, "nan", "'nan' is not a number from 0 to 1"),
+    (command.share, "high", "'high' is not a number from 0 to 1"),
+    (command.count, "0", "'0' is not a whole number from 1"),
+    (command.count, "1.5", "'1.5' is not a whole number from 1"),
+])
+def test_a_wrong_number_says_which_are_right(kind: Callable[[str], float], text: str, words: str,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--value", type=kind)
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args(["--value", text])
+    assert left.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -421,7 +421,7 @@ def test_no_database_is_one_sentence_and_soon(gallery: tuple[Manifest, Manifest]
 def test_bad_files_need_no_database(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(json.dumps({"images": 3}))
     for arguments, sentence in (
-            (("--predictions", str(tmp_path / "nix")), "no such manifest"),
+            (("--predictions", str(tmp_path / "nix")), "make it with python tools/infer.py"),
             (("--data", str(tmp_path / "bad.json")), "no list 'images'")):
         done, _ = run_tool(*arguments, FIFTYONE_DATABASE_URI="mongodb://127.0.0.1:1")
         assert done.returncode == 2 and sentence in done.stderr
