@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text file, or folder of .txt files, with lines 'picture x y width height' in pixels")
     parser.add_argument(
         "--alpha", choices=("keep", "reject"), default="keep",
-        help="pictures with transparency: keep their alpha channel (default; it becomes the "
-             "outline of a cut-out), or reject them")
+        help="pictures with transparency: keep them, seen on white (default), or reject them")
     class_names.add_arguments(parser)
 
 
