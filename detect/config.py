@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from musicon.datasets.records import UserError
 
@@ -65,6 +72,13 @@ class DetectorConfig(Settings):
     nms_iou: float = Field(0.5, gt=0, le=1)
     class_agnostic: bool = False
     """Teach "instrument" alone and leave the name to the classifier."""
+
+    @field_validator("anchor_sizes", "aspect_ratios")
+    @classmethod
+    def _above_zero(cls, values: Any) -> Any:
+        if values != "auto" and not (values and min(values) > 0):
+            raise ValueError("write one or more numbers above 0, such as [24, 64, 128]")
+        return values
 
 
 class FusionConfig(Settings):
@@ -126,6 +140,13 @@ class CompositesConfig(Settings):
     """Longer side of a pasted cut-out, as shares of the scene's shorter side."""
     harmonise: float = Field(0.7, ge=0, le=1)
     """Chance that a cut-out takes on the colours of where it is pasted."""
+
+    @field_validator("scale")
+    @classmethod
+    def _rising(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("write the smaller share first, both above 0, such as [0.15, 1.4]")
+        return scale
 
 
 class PseudoBoxConfig(Settings):

@@ -59,6 +59,18 @@ def test_a_negative_seed_is_refused() -> None:
         load(None, ["seed=-1"])
 
 
+@pytest.mark.parametrize(("override", "words"), [
+    ("detector.anchor_sizes=[]", "detector.anchor_sizes: write one or more numbers above 0"),
+    ("detector.anchor_sizes=[16, -3]", "detector.anchor_sizes: write one or more numbers above 0"),
+    ("detector.aspect_ratios=[0]", "detector.aspect_ratios: write one or more numbers above 0"),
+    ("stages.mimo.composites={scale: [1.4, 0.1]}", "scale: write the smaller share first"),
+    ("stages.mimo.composites={scale: [0, 0.1]}", "scale: write the smaller share first")])
+def test_sizes_that_nothing_can_have_are_refused(override: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(None, ["stages.mimo.manifest=x", override])
+    assert words in str(error.value)
+
+
 def test_engine_by_name_keeps_the_other_detector_settings(tmp_path: Path) -> None:
     file = write(tmp_path, "detector: {image_size: 200}\n")
     detector = load(file, ["detector=detectron2"]).detector
