@@ -128,7 +128,7 @@ def test_unreadable_pictures_are_listed(tmp_path: Path, data: Manifest, results:
     (("--data", "data", "--require", "ap50"), "NAME=NUMBER"),
     (("--data", "data", "--require", "map=0.3"), "no figure 'map'; there are ap,"),
     (("--data", "data", "--threshold", "fitted"), "--split val"),
-    (("--data", "data", "--threshold", "1.5"), "invalid threshold value"),
+    (("--data", "data", "--threshold", "1.5"), "is not a number from 0 to 1"),
     (("--data", "data", "--model", "nowhere"), "nowhere"),
     (("--data", "data", "--out", "results.json/x"), "results.json"),
 ])
