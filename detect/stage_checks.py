@@ -64,6 +64,17 @@ def check_data(config: Config, name: str) -> None:
         if not manifest.select(split=split).images:
             raise StageError(f"{config.stages[name].manifest}: no image is in the split {split!r}; "
                              "prepare the data again with --split 70/10/20")
+    for _, path in data_of(config, name):
+        _check_files(path)
+
+
+def _check_files(path: Path) -> None:
+    """Better now than hours later, when the first missing image is drawn."""
+    manifest = Manifest.read(path)
+    gone = [record.file_name for record in manifest.images if not manifest.path(record).exists()]
+    if gone:
+        raise StageError(f"{path}: {len(gone):,} of its {len(manifest):,} images are not there, "
+                         f"such as {gone[0]}; put them back, or prepare the data again")
 
 
 def _makers(key: str, path: Path, stage: str) -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,6 +233,16 @@ def test_a_parent_of_another_shape_is_refused(runs: Path, settings: Path, run: R
     error = capsys.readouterr().err
     assert "detector.fpn_channels: 32 -> 16" in error
     assert "--set detector.fpn_channels=16" in error
+
+
+def test_images_that_are_gone_are_told_before_training(
+        settings: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(settings.parent / "data" / "mimo" / "manifest.json", tmp_path)
+    assert run("--stage", "mimo", "--config", settings, "--set",
+               f"stages.mimo.manifest={tmp_path}", "--output", tmp_path / "runs") == 2
+    number = len(Manifest.read(tmp_path))
+    assert f"{number} of its {number} images are not there, such as" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "mimo" / "model").exists()
 
 
 def test_a_split_without_images_is_refused(settings: Path, run: Run, tmp_path: Path,
