@@ -27,8 +27,8 @@ def main(options: argparse.Namespace) -> int:
 
 def load(verb: str) -> verbs.Verb:
     """The module of a verb: ``train-style`` is ``styletransfer/verbs/train_style.py``."""
-    found: verbs.Verb = importlib.import_module(  # type: ignore[assignment]
-        f"musicon.styletransfer.verbs.{verb.replace('-', '_')}")
+    name = verb.replace("-", "_")
+    found: verbs.Verb = importlib.import_module(f"musicon.styletransfer.verbs.{name}")
     return found
 
 
