@@ -138,10 +138,10 @@ def model_folder(folder: str | Path) -> Path:
         ModelFolderError: There is no model.
     """
     root = Path(folder)
-    for candidate in (root, root / "model"):
+    for candidate in (restored(root), restored(root / "model")):
         if (candidate / WEIGHTS).is_file() or (candidate / LINEAGE).is_file():
             return candidate
-    if any(root.glob(f"*/model/{WEIGHTS}")):
+    if _models(root, "*"):
         return find_newest(root)
     what = "no such folder" if not root.is_dir() else f"there is no model in it (no {WEIGHTS})"
     raise ModelFolderError(f"{root}: {what}; train one with python tools/train_net.py --stage all, "
@@ -154,13 +154,20 @@ def find_newest(root: str | Path = "runs") -> Path:
     Raises:
         ModelFolderError: Nothing was trained yet.
     """
-    found = [file.parent for file in sorted(Path(root).glob(f"**/model/{WEIGHTS}"))
-             if (file.parent / LINEAGE).is_file()]
+    found = _models(Path(root), "**")
     if not found:
         raise ModelFolderError(f"{root}: no trained model; make one with make demo, train one with "
                                "python tools/train_net.py --stage all, or give --model FOLDER")
     return max(found, key=lambda f: (int((f / WEIGHTS).stat().st_mtime),
                                      len(_read_object(f / LINEAGE).get("ancestors", []))))
+
+
+def _models(root: Path, above: str) -> list[Path]:
+    """Model folders below ``root``; ``above`` is the pattern of the folders that they lie in."""
+    places = {file.parent.parent / "model" for name in ("model", _aside(Path("model")).name)
+              for file in root.glob(f"{above}/{name}/{WEIGHTS}")}
+    return [folder for place in sorted(places)
+            if ((folder := restored(place)) / LINEAGE).is_file()]
 
 
 def read_lineage(folder: Path) -> dict[str, Any]:
@@ -270,7 +277,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run left half-written."""
+    """Remove what a killed run left half-written, and put back what it was about to replace."""
+    for aside in folder.glob(".*.old"):
+        if restored(folder / aside.name[1:-len(".old")]) != aside:
+            shutil.rmtree(aside, ignore_errors=True)
     for left in folder.glob(".*.part"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -306,16 +316,46 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def restored(folder: Path) -> Path:
+    """Where a model folder is: in place, or put aside where a kill cut its replacement short.
+
+    What was put aside comes back into place; where that is not allowed, it is read as it lies.
+    """
+    aside = _aside(folder)
+    if not folder.exists() and (aside / WEIGHTS).is_file():
+        try:
+            os.rename(aside, folder)
+        except OSError:  # a read-only disk, or its own training has just put the new one in
+            return folder if folder.exists() else aside
+    return folder
+
+
+def _aside(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.old"
+
+
 def _swap(new: Path, folder: Path) -> None:
-    """Put a finished folder in place; the one that was there goes once the new one is in."""
+    """Put a finished folder in place; the one that was there goes once the new one is in.
+
+    No system call exchanges two folders everywhere, so there is a moment without either; a run
+    killed just then leaves the old one for ``restored``.
+    """
     _sync(new)
-    old = folder.parent / f".{folder.name}.old.part"
-    shutil.rmtree(old, ignore_errors=True)
+    aside = _aside(restored(folder))
+    shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
+        os.rename(folder, aside)
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if not folder.exists():
+            restored(folder)
+            raise
+        # A reader came in that moment and put the old one back: away with it again.
+        os.rename(folder, aside)
+        os.rename(new, folder)
     _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_json(file: Path, value: Any) -> None:

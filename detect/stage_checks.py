@@ -13,7 +13,13 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
-from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics, sweep
+from musicon.detect.checkpoints import (
+    ModelFolderError,
+    read_lineage,
+    read_metrics,
+    restored,
+    sweep,
+)
 from musicon.detect.config import Config, differences
 from musicon.detect.logs import RunFolder
 
@@ -100,7 +106,7 @@ def check_parent(config: Config, name: str, command: Callable[[str], str]) -> No
     parent = config.stages[name].parent
     if parent is None:
         return
-    folder = config.output / parent / "model"
+    folder = restored(config.output / parent / "model")
     if not folder.is_dir():
         raise StageError(f"stage {name} starts from stage {parent}, which has no model in "
                          f"{folder}; train it with '{command(parent)}'")

@@ -8,6 +8,8 @@ import os
 import pickle
 import resource
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +100,73 @@ def test_writing_over_a_model_replaces_it_whole(copied: Path) -> None:
     assert load_model(copied).config.fusion.threshold == 0.9
     assert not (copied / "left-over").exists()
     assert [p.name for p in copied.parent.iterdir()] == ["model"]
+
+
+KILL = """
+import os, sys
+from pathlib import Path
+whole = os.rename, os.replace
+def kill_before(name, function):
+    def call(old, new, **options):
+        # The second renaming of a folder: the old one is away, the new one not yet in.
+        if Path(new) == Path(sys.argv[1]) and Path(old).is_dir():
+            os._exit(9)
+        return function(old, new, **options)
+    setattr(os, name, call)
+kill_before("rename", os.rename)
+kill_before("replace", os.replace)
+sys.path.insert(0, sys.argv[2])
+from test_checkpoints import SETTINGS, load, write_model
+write_model(Path(sys.argv[1]), load(None, [*SETTINGS, "fusion.threshold=0.9"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def killed_run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage's folder whose model was being replaced when its process died."""
+    stage = tmp_path_factory.mktemp("killed") / "mimo"
+    shutil.copytree(trained, stage / "model")
+    done = subprocess.run([sys.executable, "-c", KILL, str(stage / "model"),
+                           str(Path(__file__).parent)], check=False)
+    assert done.returncode == 9 and not (stage / "model").exists()
+    return stage
+
+
+@pytest.mark.parametrize("find", [
+    lambda stage: load_model(stage).folder, lambda stage: load_model(stage / "model").folder,
+    lambda stage: model_folder(stage.parent), lambda stage: find_newest(stage.parent)])
+def test_a_kill_while_a_model_is_replaced_leaves_the_old_one(
+        killed_run: Path, tmp_path: Path, find: Callable[[Path], Path]) -> None:
+    stage = Path(shutil.copytree(killed_run, tmp_path / "runs" / "mimo"))
+    assert find(stage) == stage / "model"
+    assert load_model(stage / "model").config.fusion.threshold == 0.123
+
+
+def test_training_on_after_such_a_kill_tidies_up(killed_run: Path, tmp_path: Path) -> None:
+    stage = Path(shutil.copytree(killed_run, tmp_path / "mimo"))
+    sweep(stage)
+    assert [path.name for path in stage.iterdir()] == ["model"]
+    assert load_model(stage).config.fusion.threshold == 0.123
+    shutil.copytree(killed_run, tmp_path / "again")
+    write_model(tmp_path / "again" / "model", load(None, [*SETTINGS, "fusion.threshold=0.9"]))
+    assert load_model(tmp_path / "again").config.fusion.threshold == 0.9
+
+
+def test_a_reader_in_that_moment_does_not_stop_the_writer(
+        copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+    seen = []
+
+    def read_first(old: Path, new: Path) -> None:
+        if Path(new) == copied and not seen and not copied.exists():
+            seen.append("")
+            assert load_model(copied).config.fusion.threshold == 0.123
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", read_first)
+    write_model(copied, load(None, [*SETTINGS, "fusion.threshold=0.9"]))
+    assert seen and load_model(copied).config.fusion.threshold == 0.9
+    assert [path.name for path in copied.parent.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("name", MODEL_FILES)
