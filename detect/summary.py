@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from musicon.datasets.command import explain_os_error
 from musicon.datasets.images import existing_folder
 from musicon.datasets.records import Manifest, UserError
 from musicon.detect.outputs import ANNOTATED, DETECTIONS_NAME, REJECTS_NAME, TABLE_NAME, Counts
@@ -89,10 +90,13 @@ def load_review(out: Path, name: str | None, quiet: bool) -> str:
     again = f"python tools/review.py --predictions {file}"
     try:
         from musicon.detect.review.fiftyone_app import dataset_name, load_dataset
+        from musicon.detect.review.session import database_watched
 
-        chosen = name or dataset_name(file)
-        load_dataset(chosen, predictions=Manifest.read(file), quiet=quiet)
-    except (ImportError, UserError) as error:
-        sentence = " ".join(str(error).split())
+        with database_watched():
+            chosen = name or dataset_name(file)
+            load_dataset(chosen, predictions=Manifest.read(file), quiet=quiet)
+    except (ImportError, UserError, OSError) as error:
+        told = explain_os_error(error) if isinstance(error, OSError) else str(error)
+        sentence = " ".join(told.split())
         return f"review:   not loaded ({sentence}); the results are complete; later: {again}"
     return f"review:   {again} --name {chosen}"

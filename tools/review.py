@@ -13,6 +13,12 @@ from musicon.detect.review import session
 
 def main(options: argparse.Namespace) -> int:
     """Export, or load and open; 1 when images were left out for a fault."""
+    with session.database_watched():
+        return review(options)
+
+
+def review(options: argparse.Namespace) -> int:
+    """``main``, whose database may fail."""
     if options.export:
         exported = session.export(options.export, options.name, options.copy, options.quiet)
         print("\n".join(session.export_lines(exported)))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +71,28 @@ def load(data: Path | None, predictions: Path | None, name: str | None, split: s
     dataset = app.load_dataset(name or app.dataset_name(predictions, data), truth, found,
                                overwrite=overwrite, rejects=rejects, quiet=quiet)
     return Loaded(dataset, rejects, fresh=True)
+
+
+@contextmanager
+def database_watched() -> Iterator[None]:
+    """Say what to do when the database fails in the middle of something.
+
+    Raises:
+        ReviewUnavailable: In place of PyMongo's own error, which would be a traceback.
+    """
+    try:
+        yield
+    except _database_errors() as error:
+        why = str(error).split(", full error")[0]
+        raise app.ReviewUnavailable(
+            f"FiftyOne's database failed ({why}); see that it runs and its disk has room, then "
+            "type the same again") from None
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """PyMongo's errors, where it has been imported by now: else there are none to catch."""
+    errors = sys.modules.get("pymongo.errors")
+    return () if errors is None else (errors.PyMongoError,)
 
 
 def newest_results(folder: Path) -> Path | None:

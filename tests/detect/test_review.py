@@ -33,6 +33,7 @@ from musicon.detect.review.entries import pair
 from musicon.detect.review.export import export_corrections
 from musicon.detect.review.mongod import find_mongod
 from musicon.detect.review.previews import make_previews
+from musicon.detect.summary import load_review
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "review.py"
 LUTE = Category(1, "lute", "strings", "3459", "321.32")
@@ -236,7 +237,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         port = probe.getsockname()[1]
     server = subprocess.Popen(
         [str(mongod), "--dbpath", str(folder), "--port", str(port), "--bind_ip", "127.0.0.1",
-         "--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25"],
+         "--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25",
+         "--setParameter", "enableTestCommands=1"],  # to make it fail when a test wants it to
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before = os.environ.get("FIFTYONE_DATABASE_URI")
     uri = os.environ["FIFTYONE_DATABASE_URI"] = f"mongodb://127.0.0.1:{port}"
@@ -291,6 +293,41 @@ def gallery(tmp_path: Path) -> tuple[Manifest, Manifest]:
     truth.write(tmp_path / "art")
     predictions.write(tmp_path / "res" / "detections.json")
     return truth, predictions
+
+
+@pytest.mark.parametrize("refused", ["insert", "update", "createIndexes"])
+def test_a_database_that_fails_midway_loses_no_results(
+        gallery: tuple[Manifest, Manifest], database: None, refused: str) -> None:
+    from pymongo import MongoClient
+
+    results = gallery[1].root
+    client: MongoClient[dict[str, Any]] = MongoClient(os.environ["FIFTYONE_DATABASE_URI"])
+    with client:
+        client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data={
+            "failCommands": [refused], "errorCode": 14031, "closeConnection": False})
+        try:
+            said = load_review(results, f"midway-{refused}", quiet=True)
+        finally:
+            client.admin.command("configureFailPoint", "failCommand", mode="off")
+    assert said.startswith("review:   not loaded (") and "the results are complete" in said
+    assert f"python tools/review.py --predictions {results / 'detections.json'}" in said
+    assert said.count("\n") == 0
+    said = load_review(results, f"midway-{refused}", quiet=True)
+    assert said.endswith(f"--name midway-{refused}") and "not loaded" not in said
+
+
+def test_a_disk_that_fails_midway_loses_no_results(
+        database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fiftyone
+
+    (tmp_path / "taken").write_text("a file where previews should go")
+    monkeypatch.setattr(fiftyone.config, "default_dataset_dir", str(tmp_path / "taken"))
+    Image.new("RGB", (90, 80)).save(tmp_path / "scan.tif")  # which browsers don't show
+    Manifest(tmp_path, (LUTE,), (ImageRecord(1, "scan.tif", 90, 80, (found(AT, 1, 0.9),)),)).write(
+        tmp_path / "detections.json")
+    said = load_review(tmp_path, "no-previews", quiet=True)
+    assert said.startswith("review:   not loaded (") and str(tmp_path / "taken") in said
+    assert f"python tools/review.py --predictions {tmp_path / 'detections.json'}" in said
 
 
 def names_in(view: Any) -> set[str]:
