@@ -155,7 +155,7 @@ def test_training_on_after_such_a_kill_tidies_up(killed_run: Path, tmp_path: Pat
 def test_a_reader_in_that_moment_does_not_stop_the_writer(
         copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = os.rename
-    seen = []
+    seen: list[str] = []
 
     def read_first(old: Path, new: Path) -> None:
         if Path(new) == copied and not seen and not copied.exists():
