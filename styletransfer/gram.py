@@ -47,3 +47,26 @@ def style_loss(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
              * (found[layer] - wanted[layer]).square().sum((1, 2))
              for layer, share in shares.items()]
     return torch.stack(terms).sum(0)
+
+
+def flatten(found: Mapping[str, Tensor], weights: Mapping[str, float] | None = None) -> Tensor:
+    """Vectors whose squared Euclidean distance is the style loss.
+
+    Each matrix is symmetric: its upper triangle, with √2 off the diagonal, has the same squares.
+
+    Args:
+        found: Layer -> G / M, (N, C, C), as ``grams`` gives them.
+        weights: As in ``style_loss``.
+
+    Returns:
+        (N, D), D = Σ C (C + 1) / 2 over the layers.
+    """
+    shares = weights or {layer: 1 / len(found) for layer in found}
+    parts = []
+    for layer, share in shares.items():
+        matrix = found[layer]
+        rows, columns = torch.triu_indices(*matrix.shape[1:], device=matrix.device)
+        scale = share ** 0.5 / (2 * matrix.shape[1])
+        twice = torch.where(rows == columns, 1.0, 2 ** 0.5).to(matrix.dtype)
+        parts.append(matrix[:, rows, columns] * (twice * scale))
+    return torch.cat(parts, 1)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musicon.styletransfer.gram import gram, grams, style_loss
+from musicon.styletransfer.gram import flatten, gram, grams, style_loss
 
 
 def test_gram_by_hand() -> None:
@@ -50,3 +50,16 @@ def test_one_style_for_many_images() -> None:
     losses = style_loss(grams({"x": many}), grams({"x": one}))
     alone = [style_loss(grams({"x": image[None]}), grams({"x": one})).item() for image in many]
     assert losses.tolist() == pytest.approx(alone)
+
+
+@given(seed=st.integers(0, 10_000), weighted=st.booleans())
+def test_squared_distance_of_flat_vectors_is_the_style_loss(seed: int, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [{name: torch.rand(3, channels, 4, 5, generator=generator, dtype=torch.float64)
+             for name, channels in (("a", 3), ("b", 6))} for _ in range(2)]
+    weights = {"a": 0.2, "b": 1.7} if weighted else None
+    first, second = (flatten(grams(part), weights) for part in maps)
+    assert first.shape == (3, 6 + 21)
+    distances = (first - second).square().sum(1)
+    expected = style_loss(grams(maps[0]), grams(maps[1]), weights)
+    assert torch.allclose(distances, expected, rtol=1e-12)
