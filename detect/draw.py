@@ -60,7 +60,7 @@ def draw_boxes(image: Picture, boxes: object, names: Sequence[str],
     Args:
         image: uint8 RGB (H, W, 3).
         boxes: (N, 4), xyxy pixels of this image; the first is the most important.
-        names: N texts.
+        names: N texts; a box without name and score gets no label.
         scores: N numbers in [0, 1].
         colours: Name -> colour, or one colour a box; ``class_colour`` where not given.
     """
@@ -130,11 +130,14 @@ def _ring(canvas: Picture, rect: Rect, line: int, colour: Colour) -> None:
 
 
 def _plate(text: str, size: int, colour: Colour, width: int, height: int) -> Picture | None:
-    """The text on a plate of its colour, no larger than the image; None if nothing fits.
+    """The text on a plate of its colour, no larger than the image.
 
-    Letters shrink to ``MIN_FONT`` before the text is cut short with an ellipsis.
+    None where there is no text, or no room. Letters shrink to ``MIN_FONT`` before the text is cut
+    short with an ellipsis.
     """
-    text = " ".join(text.split()) or "?"
+    text = " ".join(text.split())
+    if not text:
+        return None
     for smaller in range(size, MIN_FONT - 1, -1):
         if _text_wh(text, smaller)[0] <= width:
             size = smaller

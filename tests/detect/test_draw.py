@@ -77,6 +77,16 @@ def test_labels_keep_off_each_other_where_there_is_room() -> None:
         assert across <= 0 or down <= 0
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_box_without_a_name_has_no_label(name: str) -> None:
+    box = [20, 30, 180, 130]
+    marks = changed(ground(200, 150), draw_boxes(ground(200, 150), [box], [name]))
+    marks[30:130, 20:180] = False
+    assert not marks.any()
+    inner = changed(ground(200, 150), draw_boxes(ground(200, 150), [box], [name]))[40:120, 30:170]
+    assert not inner.any()
+
+
 def test_a_label_goes_to_a_free_spot_inside() -> None:
     taken = [(0, 0, 100, 20)]
     spot = _place(80, 20, (0, 10, 120, 90), taken, [(0, 10, 120, 90)], 200, 100)
