@@ -7,6 +7,7 @@ thread. A batch is finished when its pictures are written and its rows are on th
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from bisect import bisect_left
@@ -31,7 +32,9 @@ from musicon.detect.detections import Detections
 from musicon.detect.draw import draw_detections
 from musicon.detect.outputs import (
     ANNOTATED,
+    DETECTIONS_NAME,
     REJECTS_NAME,
+    TABLE_NAME,
     detection_row,
     reject_row,
     write_outputs,
@@ -45,6 +48,8 @@ MIN_PICTURE_SIDE = 512
 JPEG_QUALITY = 90
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 MAX_NAME_BYTES = 255
+PROBE_BYTES = 100_000
+"""Written to see whether a disk has room at all."""
 BIG_FILE = 25_000_000
 """Bytes; files above are decoded one at a time, as each may need hundreds of megabytes."""
 
@@ -85,6 +90,35 @@ class _Decoded:
     image: NDArray[np.uint8] | None
     image_wh: tuple[int, int]
     reason: str = ""
+
+
+def check_out(out: Path) -> None:
+    """Refuse a results' folder that cannot be written to, before anything takes time.
+
+    Nothing is left there.
+
+    Raises:
+        UserError: Something else has the place of a file or folder of the results.
+        OSError: No permission, no space.
+    """
+    for folder in (out, out / FOLDER, out / ANNOTATED):
+        there = next(place for place in (folder, *folder.absolute().parents)
+                     if os.path.lexists(place))
+        if not there.is_dir():
+            raise UserError(f"{there}: not a folder, but results are to go there; move it, or give "
+                            "another folder with --out")
+        try:
+            with tempfile.TemporaryFile(dir=there) as probe:
+                probe.write(bytes(PROBE_BYTES))
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            error.filename = str(folder)
+            raise
+    for name in (DETECTIONS_NAME, TABLE_NAME, REJECTS_NAME):
+        if (out / name).is_dir():
+            raise UserError(f"{out / name}: a folder, where a file of the results is to go; move "
+                            "it, or give another folder with --out")
 
 
 def list_images(places: Sequence[str], out: Path, limit: int | None = None) -> Listing:

@@ -17,6 +17,7 @@ def main(options: argparse.Namespace) -> int:
     from musicon.detect.pipeline import ArtworkDetector
 
     out = options.out or Path("results") / summary.results_name(options.images, options.name)
+    inference.check_out(out)
     listing = inference.list_images(options.images, out, options.limit)
     model = options.model or find_newest()
     detector = ArtworkDetector.load(model, options.device, options.precision)

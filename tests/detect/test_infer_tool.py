@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import resource
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -114,6 +115,43 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert said.startswith("error: ") and said.count("\n") == 1
     assert expected.format(tmp=tmp_path) in said
     assert not (tmp_path / "out" / "detections.json").exists()
+
+
+@pytest.mark.parametrize(("out", "expected"), [
+    ("file", "file: not a folder"),
+    ("file/below", "file: not a folder"),
+    ("folder/annotated-is-a-file", "annotated: not a folder"),
+    ("folder/json-is-a-folder", "detections.json: a folder, where a file"),
+    ("/sys/musicon", "musicon: "),
+])
+def test_a_place_that_cannot_be_written_to_is_told_before_the_model_is_loaded(
+        out: str, expected: str, images: Path, tmp_path: Path,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder" / "json-is-a-folder" / "detections.json").mkdir(parents=True)
+    (tmp_path / "folder" / "annotated-is-a-file").mkdir()
+    (tmp_path / "folder" / "annotated-is-a-file" / "annotated").write_text("in the way")
+    before = sorted(tmp_path.rglob("*"))
+    if out.startswith("/sys") and not Path("/sys").is_dir():
+        pytest.skip("no folder here that nobody may write to")
+    assert infer("--images", images, "--model", tmp_path / "missing", "--out", tmp_path / out) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and expected in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_told_before_the_model_is_loaded(
+        images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit on file size stands in for a full disk: both fail in the middle of a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        code = infer("--images", images, "--model", tmp_path / "missing", "--out", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr().err
+    assert code == 2 and said.count("\n") == 1 and f"{tmp_path / 'out'}: the file grew" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("wrong", [["--threshold", "1.5"], ["--batch-size", "0"],
