@@ -16,7 +16,7 @@ from typing import Any
 from musicon.datasets.boxes import Xyxy, orient
 from musicon.datasets.command import counted
 from musicon.datasets.images import ImageError, ImageInfo, probe, sha256
-from musicon.datasets.records import Box, ImageRecord, Rejects
+from musicon.datasets.records import SPLITS, Box, ImageRecord, Rejects
 
 MIN_SIDE = 1.0
 """Pixels; a box that is narrower after cutting holds nothing to learn from."""
@@ -200,12 +200,20 @@ def _inside(xyxy: Xyxy, width: int, height: int) -> tuple[Xyxy, str | None]:
     return cut, None
 
 
+_PROTECTED = (None, *SPLITS)
+"""Splits by how much a picture is to stay in them."""
+
+
 def _without_copies(items: Sequence[Item], rejects: Rejects) -> list[Item]:
-    """One of each content; where copies disagree on what they show, none."""
+    """One of each content; where copies disagree on what they show, none.
+
+    Of copies in several of the source's splits, the one that is tested on stays, lest it be
+    learnt from; where only another copy is labelled, that one takes its place.
+    """
     copies: dict[str | None, list[int]] = defaultdict(list)
     for index, (_, record) in enumerate(items):
         copies[record.sha256].append(index)
-    left_out: set[int] = set()
+    kept = dict(enumerate(items))
     for group in copies.values():
         if len(group) == 1:
             continue
@@ -214,13 +222,14 @@ def _without_copies(items: Sequence[Item], rejects: Rejects) -> list[Item]:
             for i in group:
                 other = next(items[j][1].file_name for j in told
                              if items[j][1].known_labels != items[i][1].known_labels)
-                rejects.add(items[i][0], f"same content as {other}, but labelled otherwise: keep "
-                                         "the right one")
-            left_out.update(group)
+                rejects.add(kept.pop(i)[0], f"same content as {other}, but labelled otherwise: "
+                                            "keep the right one")
             continue
-        best = max(told, key=lambda i: len(items[i][1].boxes))
+        best = max(told, key=lambda i: (_PROTECTED.index(items[i][1].split),
+                                        len(items[i][1].boxes)))
         for i in group:
             if i != best:
-                rejects.add(items[i][0], f"same content as {items[best][1].file_name}")
-                left_out.add(i)
-    return [item for index, item in enumerate(items) if index not in left_out]
+                rejects.add(kept.pop(i)[0], f"same content as {items[best][1].file_name}")
+        split = max((items[i][1].split for i in group), key=_PROTECTED.index)
+        kept[best] = (items[best][0], replace(items[best][1], split=split))
+    return list(kept.values())

@@ -155,6 +155,36 @@ def test_copies(tmp_path: Path, draw: Draw) -> None:
         "d.png": "same content as harp/c.png, but labelled otherwise: keep the right one"}
 
 
+def test_a_copy_leaves_the_split_that_is_learnt_from(tmp_path: Path, draw: Draw) -> None:
+    for split, seeds in {"train": (1, 2, 3, 4), "val": (2, 3, 5), "test": (3, 6)}.items():
+        for seed in seeds:
+            draw(f"src/{split}/harp/{split}{seed}.png", seed=seed)
+    out = tmp_path / "out"
+    assert tool("folder", tmp_path / "src", "--out", out) == 1
+    assert {Path(r.file_name).name: r.split for r in Manifest.read(out).images} == {
+        "train1.png": "train", "train4.png": "train", "val2.png": "val", "val5.png": "val",
+        "test3.png": "test", "test6.png": "test"}
+    assert rejects(out) == {"train2.png": "same content as val/harp/val2.png",
+                            "train3.png": "same content as test/harp/test3.png",
+                            "val3.png": "same content as test/harp/test3.png"}
+
+
+def test_a_labelled_copy_takes_the_place_of_one_to_be_tested_on(tmp_path: Path,
+                                                                draw: Draw) -> None:
+    for split, seeds in {"train": (1, 2), "test": (1, 3)}.items():
+        for seed in seeds:
+            draw(f"src/images/{split}/{split}{seed}.png", seed=seed)
+    for name in ("train/train1", "train/train2", "test/test3"):  # nobody labelled test1
+        file = tmp_path / f"src/labels/{name}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("0 0.5 0.5 0.5 0.5")
+    out = tmp_path / "out"
+    assert tool("yolo", tmp_path / "src", "--names", "harp", "--out", out) == 1
+    assert {Path(r.file_name).name: r.split for r in Manifest.read(out).images} == {
+        "train1.png": "test", "train2.png": "train", "test3.png": "test"}
+    assert rejects(out) == {"test1.png": "same content as images/train/train1.png"}
+
+
 def test_an_earlier_data_set_is_brought_up_to_date(tmp_path: Path, draw: Draw) -> None:
     for number in range(20):
         draw(f"src/harp/{number}.jpg")
