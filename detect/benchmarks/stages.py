@@ -1,20 +1,24 @@
 """The stages one after the other, over seeds: what each stage adds, on pictures none trained on.
 
 Trains every stage of a configuration once a seed (what is done is kept), evaluates each stage's
-model on the test split of each data set, and writes a table of means and spreads.
+model on the test split of each data set, and writes a table of means and spreads. Runs with other
+seeds, one after the other or side by side, add to the same table.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.records import UserError, write_atomic
+from musicon.detect.checkpoints import digest
 from musicon.detect.config import Config, load
 from musicon.detect.evaluation_run import EvaluationOptions, bar_values, run_evaluation
 
@@ -23,6 +27,10 @@ FIGURES = {"picture_top1": "whole pictures named", "crop_top1": "true boxes name
            "ap50": "AP50 by name", "recall": "recall", "precision": "precision",
            "false_alarms": "false alarms an empty work"}
 """Figures of ``bar_values`` that the table shows, where they could be measured."""
+Figures = dict[str, dict[str, Mapping[str, float]]]
+"""Stage -> data set -> figure -> value, of one seed."""
+Results = dict[str, Figures]
+"""The figures of each seed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,16 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, evaluate, print and write ``stages.json`` and ``stages.md``."""
     tests = dict(_test(text) for text in options.test)
-    results: dict[str, dict[str, dict[str, list[float]]]] = {}
+    results: Results = {}
     for seed in options.seeds:
         config = load(options.config, [*options.overrides, f"seed={seed}",
                                        f"output={options.output / f'seed-{seed}'}"])
-        for stage, test, figures in _one_seed(config, tests, options.quiet):
-            rows = results.setdefault(stage, {}).setdefault(test, {})
-            for name, value in figures.items():
-                rows.setdefault(name, []).append(value)
+        figures: Figures = {}
+        for stage, test, values in _one_seed(config, tests, options.quiet):
+            figures.setdefault(stage, {})[test] = values
         # After every seed: a long benchmark that is cut off has its figures so far.
-        _write(options.output, options.seeds[:options.seeds.index(seed) + 1], results)
+        results = _add(options.output, _settings(config), seed, figures)
     print(f"\n{_table(results)}\n\nwritten: {options.output / 'stages.md'}")
     return DONE
 
@@ -78,26 +85,77 @@ def _one_seed(config: Config, tests: dict[str, Path],
     return rows
 
 
-def _write(output: Path, seeds: Sequence[int], results: dict[str, Any]) -> None:
-    document = {"seeds": list(seeds), "results": results}
-    write_atomic(output / "stages.json", json.dumps(document, indent=1))
-    write_atomic(output / "stages.md", f"{_markdown(results)}\n")
+def _settings(config: Config) -> str:
+    """Stands for all settings that the seeds of one table must share."""
+    apart = {"seed", "output", "device", "num_workers"}
+    return digest(config.model_dump(mode="json", exclude=apart))
 
 
-def _rows(results: dict[str, Any]) -> list[tuple[str, str, list[str]]]:
+def _add(output: Path, settings: str, seed: int, figures: Figures) -> Results:
+    """Put one seed's figures beside those that this or another run has written; all of them.
+
+    A table of other settings is put aside as ``stages-previous.json``.
+    """
+    file = output / "stages.json"
+    with _locked(output):
+        results = _read(file, settings)
+        if results is None:
+            os.replace(file, file.with_name("stages-previous.json"))
+            results = {}
+        known = results.get(str(seed), {})
+        results[str(seed)] = {stage: {**known.get(stage, {}), **tests}
+                              for stage, tests in figures.items()}
+        results = dict(sorted(results.items(), key=lambda item: int(item[0])))
+        write_atomic(file, json.dumps({"settings": settings, "seeds": results}, indent=1))
+        write_atomic(output / "stages.md", f"{_markdown(results)}\n")
+    return results
+
+
+def _read(file: Path, settings: str) -> Results | None:
+    """The figures so far; None where a file holds those of other settings."""
+    if not file.exists():
+        return {}
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if not isinstance(document, dict) or document.get("settings") != settings:
+        return None
+    results: Results = document["seeds"]
+    return results
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Wait until no other run is writing the table."""
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _rows(results: Results) -> list[tuple[str, str, list[str]]]:
     """(data set, figure, one cell a stage) in the order of the tests."""
-    tests = list(dict.fromkeys(test for found in results.values() for test in found))
+    stages = _stages(results)
+    tests = list(dict.fromkeys(test for found in results.values() for stage in stages
+                               for test in found.get(stage, {})))
     names = {**FIGURES, "minutes": "minutes"}
     rows = []
     for test in tests:
         for key, label in names.items():
-            cells = [_cell(found.get(test, {}).get(key)) for found in results.values()]
+            cells = [_cell([value for found in results.values()
+                            if (value := found.get(stage, {}).get(test, {}).get(key)) is not None])
+                     for stage in stages]
             if any(cells):
                 rows.append((test, label, cells))
     return rows
 
 
-def _cell(values: Sequence[float] | None) -> str:
+def _stages(results: Results) -> list[str]:
+    return list(dict.fromkeys(stage for found in results.values() for stage in found))
+
+
+def _cell(values: Sequence[float]) -> str:
     """Mean and, over several seeds, the standard deviation."""
     if not values:
         return ""
@@ -106,15 +164,15 @@ def _cell(values: Sequence[float] | None) -> str:
     return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 
-def _table(results: dict[str, Any]) -> str:
-    table = SummaryTable("test", "figure", *results)
+def _table(results: Results) -> str:
+    table = SummaryTable("test", "figure", *_stages(results))
     for test, label, cells in _rows(results):
         table.add(test, label, *cells)
     return str(table)
 
 
-def _markdown(results: dict[str, Any]) -> str:
-    head = ["test", "figure", *results]
+def _markdown(results: Results) -> str:
+    head = ["test", "figure", *_stages(results)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {test} | {label} | {' | '.join(cells)} |"
               for test, label, cells in _rows(results)]
