@@ -7,12 +7,14 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric import Fabric
 
 from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
+from musicon.detect import detectors
 from musicon.detect.checkpoints import (
     ModelFolderError,
     read_lineage,
@@ -72,6 +74,14 @@ def check_data(config: Config, name: str) -> None:
                              "prepare the data again with --split 70/10/20")
     for _, path in data_of(config, name):
         _check_files(path)
+    for setting in detectors.unused_settings(config.detector):
+        _warn_once(f"detector.{setting} changes nothing: the detector family "
+                   f"{config.detector.family} has its own; leave it out, or choose another family")
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    log.warning(sentence)
 
 
 def _check_files(path: Path) -> None:

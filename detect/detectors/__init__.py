@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -36,8 +36,21 @@ class Detector(Protocol):
 
 def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> Detector:
     """The detector of a configuration, on the weights of the staged classifier's backbone."""
+    detector: Detector = _engine(cfg).build(cfg, num_classes, classifier)
+    return detector
+
+
+def unused_settings(cfg: DetectorConfig) -> list[str]:
+    """Names of the settings that were given and that this engine's family has no use for.
+
+    To be asked before training, which puts numbers in the place of ``anchor_sizes=auto``.
+    """
+    names: list[str] = _engine(cfg).unused_settings(cfg)
+    return names
+
+
+def _engine(cfg: DetectorConfig) -> Any:
     if cfg.engine not in ENGINES:
         raise ConfigError(f"detector.engine={cfg.engine!r} is not known; "
                           f"write one of: {', '.join(ENGINES)}")
-    module = importlib.import_module(f"musicon.detect.detectors.{ENGINES[cfg.engine]}")
-    return module.build(cfg, num_classes, classifier)
+    return importlib.import_module(f"musicon.detect.detectors.{ENGINES[cfg.engine]}")

@@ -31,6 +31,10 @@ from musicon.detect.heads import rows_by_anchor, rows_by_class
 ROI_SIZE = 7
 BOX_FEATURES = 256
 SIGMOID_FAMILIES = ("retinanet", "fcos")
+_ANCHORS = ("anchor_sizes", "aspect_ratios")
+UNUSED = {"fcos": _ANCHORS, "ssdlite": (*_ANCHORS, "fpn_channels"),
+          "fasterrcnn_resnet50_fpn_v2": (*_ANCHORS, "fpn_channels")}
+"""Settings that a family has no use for: its anchors or channels are its own."""
 
 
 class PyramidFpn(nn.Module):
@@ -165,6 +169,13 @@ class TorchvisionDetector(nn.Module):
             for part in ("weight", "bias"):
                 rows[f"{name}.{part}"] = rows_by_anchor(self.num_classes, count, background=True)
         return rows
+
+
+def unused_settings(cfg: DetectorConfig) -> list[str]:
+    """Names of the settings that were given and that the family has no use for."""
+    default = DetectorConfig()
+    return [name for name in UNUSED.get(cfg.family, ())
+            if getattr(cfg, name) != getattr(default, name)]
 
 
 def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> TorchvisionDetector:

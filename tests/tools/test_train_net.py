@@ -199,6 +199,15 @@ def _with_parents(runs: Path, output: Path) -> Path:
     return output
 
 
+def test_settings_that_change_nothing_are_told(settings: Path, run: Run, tmp_path: Path,
+                                               caplog: pytest.LogCaptureFixture) -> None:
+    # The data are looked at, and the settings; then the stage that is not there ends it.
+    assert run("--stage", "google", "--config", settings, "--output", tmp_path, "--set",
+               "detector.family=fcos") == 2
+    assert "detector.anchor_sizes changes nothing: the detector family fcos" in caplog.text
+    assert "fpn_channels" not in caplog.text
+
+
 @pytest.mark.parametrize("arguments, parts", [
     (["--stage", "google"], ["stage google starts from stage mimo", "has no model in",
                              "train_net.py --stage mimo --config"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,31 @@ def test_the_backbone_is_the_classifiers_and_keeps_its_statistics() -> None:
 def test_unknown_engine_names_those_that_exist() -> None:
     with pytest.raises(ConfigError, match="torchvision"):
         detectors.build(DetectorConfig(engine="caffe"), 2, classifiers.build(CLASSIFIER, 2))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "fasterrcnn_resnet50_fpn_v2"])
+def test_settings_without_use_change_nothing_and_are_told(family: str) -> None:
+    """Those told leave every tensor's shape and every anchor as they were; the others don't."""
+    plain = {"engine": "torchvision", "family": family, "weights": "none", "image_size": 128}
+    given = {"anchor_sizes": (20.0, 40.0, 80.0, 100.0), "aspect_ratios": (0.5, 2.0),
+             "fpn_channels": 64}
+    base = DetectorConfig.model_validate({**plain, "anchor_sizes": (24.0, 48.0, 96.0, 128.0)})
+    told = detectors.unused_settings(DetectorConfig.model_validate({**plain, **given}))
+    assert detectors.unused_settings(DetectorConfig.model_validate(plain)) == []
+    for name, value in given.items():
+        changed = base.model_copy(update={name: value})
+        assert (looks(changed) == looks(base)) == (name in told), name
+
+
+def looks(cfg: DetectorConfig) -> tuple[object, ...]:
+    """Shapes of all tensors, and the anchors of an image."""
+    torch.manual_seed(0)
+    model: Any = detectors.build(cfg, 2, classifiers.build(CLASSIFIER, 2))
+    network = model.eval().network
+    boxes: list[Tensor] = []
+    generator = (network.rpn if hasattr(network, "rpn") else network).anchor_generator
+    generator.register_forward_hook(lambda _, __, anchors: boxes.extend(anchors))
+    with torch.no_grad():
+        model.detect([torch.zeros(3, 128, 128)])
+    return (*(tuple(v.shape) for v in model.state_dict().values()),
+            *(tuple(map(tuple, b.round(decimals=2).tolist())) for b in boxes))
