@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from musicon.styletransfer.methods.base import StyleMethod
 from musicon.styletransfer.weights import StyleError
 
-METHODS = ("adain",)
+METHODS = ("adain", "gatys", "johnson")
 """Method names; each is a module of this package."""
 DEFAULT = "adain"
 

@@ -16,11 +16,9 @@ from musicon.styletransfer import encoder as encoders
 from musicon.styletransfer.decoder import Decoder
 from musicon.styletransfer.encoder import Encoder
 from musicon.styletransfer.methods.base import MethodSettings, StyleMethod
+from musicon.styletransfer.moments import moments
 from musicon.styletransfer.tiling import Tile, tiles
 from musicon.styletransfer.weights import StyleError, decoder_state, read_state
-
-EPSILON = 1e-5
-"""Added to variances, as the paper's code does: a channel that is constant divides by no zero."""
 
 
 class Settings(MethodSettings):
@@ -71,30 +69,8 @@ class AdaIN(StyleMethod):
             yield part.inner(self.encoder.features(part.cut(images)), self.encoder.stride)
 
     def _tiles(self, images: Tensor, halo: int) -> list[Tile]:
-        return tiles(images.shape[2], images.shape[3], self.settings.tile, halo, self.encoder.stride)
-
-
-def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel over all parts of feature maps.
-
-    Args:
-        parts: Each (N, C, h, w), of any h and w.
-
-    Returns:
-        (N, C) means and (N, C) deviations √(σ² + ε), float32. Parts are merged as by Chan, Golub
-        & LeVeque (1979), which loses no digits.
-    """
-    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
-    for part in parts:
-        number = part.shape[2] * part.shape[3]
-        variance, centre = torch.var_mean(part.float(), (2, 3), correction=0)
-        if count == 0:
-            count, mean, squares = number, centre, variance * number
-            continue
-        distance, total = centre - mean, count + number
-        squares = squares + variance * number + distance.square() * (count * number / total)
-        mean, count = mean + distance * (number / total), total
-    return mean, (squares / count + EPSILON).sqrt()
+        height, width = images.shape[2:]
+        return tiles(height, width, self.settings.tile, halo, self.encoder.stride)
 
 
 def affine(mean: Tensor, deviation: Tensor, code: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
