@@ -36,6 +36,7 @@ class CropClassifier(nn.Module):
         self.backbone_name = cfg.backbone
         self.image_size = cfg.image_size
         self.num_classes = num_classes
+        self.batch_norm_held = cfg.batch_norm == "held"
         self.network = build_network(cfg.backbone, num_classes + 1, weights=cfg.weights,
                                      dropout=cfg.dropout)
         # Twice as fast as the default layout for depthwise convolutions, on CPU and CUDA alike.
@@ -75,10 +76,10 @@ class CropClassifier(nn.Module):
         return torch.cat(parts).numpy()
 
     def train(self, mode: bool = True) -> CropClassifier:
-        """Training mode; layers that were frozen keep their batch statistics."""
+        """Training mode; layers that are frozen, or held, keep their batch statistics."""
         super().train(mode)
         if mode:
-            hold_batch_norm(self.network, frozen_only=True)
+            hold_batch_norm(self.network, frozen_only=not self.batch_norm_held)
         return self
 
     def head_rows(self) -> dict[str, Tensor]:

@@ -46,9 +46,12 @@ class ClassifierConfig(Settings):
     weights: str = "auto"
     """``auto`` (download, else the installed package, else a random start with a warning),
     ``none``, or a file."""
-    image_size: int = Field(160, ge=32, le=1024)
+    image_size: int = Field(224, ge=32, le=1024)
     """Side of the square crop that the network sees, in pixels."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    batch_norm: Literal["held", "learnt"] = "held"
+    """Whether batch normalisation keeps its pretrained statistics, which generalise better from
+    photos to paintings. Learn them where the weights start at random."""
 
 
 class DetectorConfig(Settings):
@@ -122,6 +125,8 @@ class FitConfig(Settings):
     negative_share: float = Field(0.15, ge=0, lt=1)
     """Share of instrument-free examples."""
     augmentation: Literal["none", "light", "strong"] = "strong"
+    light_share: float = Field(0.0, ge=0, le=1)
+    """Share of the examples that get the augmentation ``light`` instead."""
 
 
 class CompositesConfig(Settings):

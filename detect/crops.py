@@ -15,6 +15,7 @@ from musicon.datasets.composites import compose
 from musicon.datasets.loading import crop_square
 from musicon.datasets.transforms import Augmentation
 from musicon.detect.backbones import freeze_stages, last_linear
+from musicon.detect.calibration import fit_temperature
 from musicon.detect.classifier import NEGATIVE, CropClassifier
 from musicon.detect.config import FitConfig
 from musicon.detect.material import Item, Material, collect, random_window
@@ -47,6 +48,7 @@ class ClassifierTask:
         self.material = collect(ctx, "train")
         self.validation = collect(ctx, "val")
         self.augment = Augmentation(self.fit.augmentation)
+        self.augment_lightly = Augmentation("light")
         self.items = [*_box_items(self.material),
                       *_boxes_of(pseudo_boxed(self.material, ctx))]
         self.alarms = hard_negatives(self.material, ctx)
@@ -92,7 +94,9 @@ class ClassifierTask:
             crop = self._positive(self.material, item, box, rng)
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
-        return self.augment(np.ascontiguousarray(crop), rng), label
+        lightly = rng.random() < self.fit.light_share
+        augment = self.augment_lightly if lightly else self.augment
+        return augment(np.ascontiguousarray(crop), rng), label
 
     def collate(self, examples: Sequence[Crop]) -> tuple[Tensor, Tensor]:
         """uint8 (N, 3, S, S) and labels int64 (N,)."""
@@ -126,6 +130,25 @@ class ClassifierTask:
                 figures[f"top1_{kind}"] = float((probabilities.argmax(1) == truth).mean())
         figures["score"] = float(np.mean(list(figures.values()))) if figures else 0.0
         return figures
+
+    @torch.no_grad()
+    def calibrate(self) -> float:
+        """Set the model's temperature on the held-out crops, and return it.
+
+        Clean photos are easier than anything in a painting: they count only where there is
+        nothing else.
+        """
+        if self._held_out is None:
+            self._held_out = self._held_out_crops()
+        crops = [crop for kind in _KINDS[1:] for crop in self._held_out[kind]] \
+            or self._held_out["photos"]
+        if crops:
+            images, labels = self.collate(crops)
+            device = self.model.temperature.device
+            logits = torch.cat([self.model(batch.to(device)).cpu()
+                                for batch in images.split(PROBE_BATCH)])
+            self.model.temperature.fill_(fit_temperature(logits, labels))
+        return float(self.model.temperature)
 
     def parameter_groups(self, fit: FitConfig) -> list[dict[str, Any]]:
         """The new last layer at the full learning rate, the backbone at its share."""
@@ -199,7 +222,7 @@ class ClassifierTask:
             image, scale = material.store.get(item.path)
             for _ in range(10):
                 box = _random_square(image, rng)
-                if box_tools.iou(box, item.boxes * scale).max() < 0.05:
+                if misses(box, item.boxes * scale):
                     return crop_square(image, box, 0.0, size)
         ground = material.ground(rng, 512)
         return crop_square(ground, _random_square(ground, rng), 0.0, size)
@@ -232,6 +255,17 @@ class ClassifierTask:
         if material.negatives:
             crops["negatives"] = [(self._negative(material, rng), NEGATIVE) for _ in range(100)]
         return crops
+
+
+def misses(square: NDArray[np.floating], boxes: NDArray[np.floating]) -> bool:
+    """Whether a square shows next to nothing of any box (N, 4): neither a part nor the whole.
+
+    The overlap is measured against the smaller of the two (Szymkiewicz-Simpson), since a small
+    square inside a large instrument has a low IoU with it, and so has a large square around a
+    small one.
+    """
+    smaller = np.minimum(box_tools.area(boxes), box_tools.area(square)).clip(1e-6)
+    return bool((box_tools.intersection(boxes, square)[:, 0] / smaller < 0.05).all())
 
 
 def fit_linear(features: Tensor, labels: Tensor, head: nn.Linear, *, steps: int = 60,

@@ -162,8 +162,9 @@ def collect(ctx: StageContext, split: str) -> Material:
     """Sort a stage's images of one split by use.
 
     The stage's own manifest counts in full; ``rehearsal`` brings earlier stages' images back,
-    ``cutouts`` only photos, ``backgrounds`` only instrument-free images. Images whose class the
-    stage does not know, or that nobody labelled, are counted in the log and left out.
+    ``cutouts`` only photos, ``backgrounds`` only instrument-free images. Images that nobody
+    labelled, and images and boxes whose class the stage does not know, are counted in the log and
+    left out, and so are boxes around crowds.
     """
     stage = ctx.stage
     photos: list[Item] = []
@@ -190,8 +191,8 @@ def collect(ctx: StageContext, split: str) -> Material:
     for path in stage.backgrounds:
         negatives += [item for item, record in _items(ctx, Manifest.read(path), split, left_out)
                       if record.is_negative]
-    for reason, count in sorted(left_out.items()):
-        log.info("%s, %s: %d images left out: %s", ctx.name, split, count, reason)
+    for reason, count in sorted((+left_out).items()):
+        log.info("%s, %s: %d left out: %s", ctx.name, split, count, reason)
     material = Material(tuple(photos), tuple(labelled), tuple(boxed), tuple(negatives),
                         ImageStore(WORKING_SIDE))
     log.info("%s, %s: %s", ctx.name, split, material.summary())
@@ -208,13 +209,16 @@ def _items(ctx: StageContext, manifest: Manifest, split: str,
     labels = {c.id: ctx.label_of.get(c.name) for c in manifest.categories}
     for record in manifest.select(split=split).images:
         if record.labels is None and not record.boxes:
-            left_out["nobody has labelled them"] += 1
+            left_out["images that nobody has labelled"] += 1
             continue
         known = tuple(sorted({k for i in record.known_labels if (k := labels[i]) is not None}))
         if record.known_labels and not known:
-            left_out["their classes are not among this stage's"] += 1
+            left_out["images of classes that are not among this stage's"] += 1
             continue
-        boxes = [box for box in record.boxes if labels[box.label] is not None and not box.iscrowd]
+        left_out["boxes around crowds"] += sum(box.iscrowd for box in record.boxes)
+        single = [box for box in record.boxes if not box.iscrowd]
+        boxes = [box for box in single if labels[box.label] is not None]
+        left_out["boxes of classes that are not among this stage's"] += len(single) - len(boxes)
         yield Item(
             manifest.path(record), known,
             np.array([box.xyxy for box in boxes], np.float32).reshape(-1, 4),

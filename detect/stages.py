@@ -159,13 +159,15 @@ class Stage:
         models, settings = self.fingerprint["models"], self.fingerprint["fits"]
         classifier = self.build_classifier()
         if self.settings.classifier.steps:
-            task: Task = ClassifierTask(classifier, self.context)
-            fits[task.name] = self.fit(task, self.settings.classifier, {
+            crops = ClassifierTask(classifier, self.context)
+            fits[crops.name] = self.fit(crops, self.settings.classifier, {
                 **shared, "model": models["classifier"], "fit": settings["classifier"]})
+            classifier.eval()
+            self.say(f"stage {self.name}: classifier's temperature {crops.calibrate():.2f}")
         classifier.eval()
         detector = self.build_detector(classifier)
         if self.settings.detector.steps:
-            task = DetectorTask(detector, self.context)
+            task: Task = DetectorTask(detector, self.context)
             fits[task.name] = self.fit(task, self.settings.detector, {
                 **shared, "model": models["detector"], "fit": settings["detector"],
                 "classifier": state_hash(classifier.state_dict())})

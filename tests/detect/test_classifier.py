@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -39,6 +40,15 @@ def test_temperature_softens() -> None:
         flat = model.probabilities(crops)
     assert torch.allclose(flat, torch.full_like(flat, 1 / 3), atol=1e-4)
     assert not torch.allclose(sharp, flat, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch_norm", "changes"), [("held", False), ("learnt", True)])
+def test_batch_statistics_are_held_or_learnt(batch_norm: str, changes: bool) -> None:
+    model = build(CONFIG.model_copy(update={"batch_norm": batch_norm}), 2).train()
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+    model(torch.randint(0, 255, (4, 3, 64, 64), dtype=torch.uint8))
+    after = model.state_dict()
+    assert before and any(not torch.equal(v, after[k]) for k, v in before.items()) == changes
 
 
 def test_head_rows_name_the_last_layer() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +17,7 @@ from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
 from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.config import Config, parse
-from musicon.detect.crops import ClassifierTask
+from musicon.detect.crops import ClassifierTask, misses
 from musicon.detect.detectors.task import BoxedImage, DetectorTask, agnostic_ap50, mirror
 from musicon.detect.material import collect
 from musicon.detect.pseudo import pseudo_boxed, relevance
@@ -82,7 +84,23 @@ def test_images_are_sorted_by_what_is_known(data: Path, tmp_path: Path,
     assert counts == [6, 1, 1, 5]
     assert all(item.photo and item.rehearsed for item in material.photos)
     assert not material.boxed[0].rehearsed
-    assert "1 images left out: nobody has labelled them" in caplog.text
+    assert "1 left out: images that nobody has labelled" in caplog.text
+
+
+def test_boxes_that_a_stage_cannot_use_are_counted(data: Path, tmp_path: Path,
+                                                   caplog: pytest.LogCaptureFixture) -> None:
+    art = Manifest.read(data / "art")
+    known = (Box((20, 30, 90, 100), 1), Box((5, 5, 30, 30), 3),
+             Box((100, 10, 150, 60), 1, iscrowd=True))
+    records = [replace(record, boxes=known) if record.id == 1 else record for record in art.images]
+    folder = tmp_path / "art"
+    shutil.copytree(data / "art", folder)
+    Manifest(folder, (*CLASSES, Category(3, "serpent")), tuple(records)).write(folder)
+    with caplog.at_level("INFO"):
+        material = collect(context(settings(data, manifest=str(folder)), tmp_path), "train")
+    assert [len(item.boxes) for item in material.boxed] == [1]
+    assert "1 left out: boxes around crowds" in caplog.text
+    assert "1 left out: boxes of classes that are not among this stage's" in caplog.text
 
 
 def test_photos_are_cut_out_and_pasted(data: Path, tmp_path: Path) -> None:
@@ -141,6 +159,35 @@ def test_tasks_score_and_descend(data: Path, tmp_path: Path) -> None:
     figures = boxing.evaluate(boxing.model.eval())
     assert 0 <= figures["score"] <= 1
     assert len(boxing.preview(rng, 3)) == 3
+
+
+def test_a_negative_square_shows_neither_a_part_nor_the_whole_of_an_instrument() -> None:
+    large = np.array([[100, 100, 500, 500]], np.float32)
+    assert not misses(np.array([200, 200, 240, 240]), large)
+    small = np.array([[200, 200, 220, 220]], np.float32)
+    assert not misses(np.array([0, 0, 500, 500]), small)
+    assert misses(np.array([0, 0, 101, 101]), large)
+    assert misses(np.array([0, 0, 90, 90]), np.concatenate([large, small]))
+
+
+def test_calibration_lowers_the_validation_loss(data: Path, tmp_path: Path) -> None:
+    ctx = context(settings(data), tmp_path)
+    torch.manual_seed(0)
+    classifier = classifiers.build(ctx.config.classifier, 2).eval()
+    task = ClassifierTask(classifier, ctx)
+    task.start()
+    task.evaluate(classifier)
+    crops = [crop for kind, found in (task._held_out or {}).items() if kind != "photos"
+             for crop in found]
+    labels = torch.tensor([label for _, label in crops])
+
+    def loss() -> float:
+        said = torch.from_numpy(classifier.classify_crops([crop for crop, _ in crops]))
+        return float(torch.nn.functional.nll_loss(said.log(), labels))
+
+    before, temperature = loss(), task.calibrate()
+    assert temperature != 1 and loss() < before
+    assert task.calibrate() == pytest.approx(temperature)
 
 
 def test_windows_keep_their_boxes_true(data: Path, tmp_path: Path) -> None:
