@@ -20,6 +20,7 @@ from musicon.detect.classifier import NEGATIVE, CropClassifier
 from musicon.detect.config import FitConfig
 from musicon.detect.material import Item, Material, collect, random_window
 from musicon.detect.pseudo import hard_negatives, pseudo_boxed
+from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext, parameter_groups
 
 Image = NDArray[np.uint8]
@@ -241,7 +242,7 @@ class ClassifierTask:
         material, rng = self.validation, np.random.default_rng(0)
         size = self.model.image_size
         crops: dict[str, list[Crop]] = {kind: [] for kind in _KINDS}
-        for item, box, label in _spread(_box_items(material), MAX_VALIDATION_CROPS):
+        for item, box, label in spread(_box_items(material), MAX_VALIDATION_CROPS):
             image, scale = material.store.get(item.path)
             if box is not None:
                 crops["boxed"].append((crop_square(image, box * scale, 0.1, size), label))
@@ -324,12 +325,6 @@ def _by_label(items: Sequence[Positive], rehearsed: bool) -> dict[int, list[int]
 def _boxes_of(items: Sequence[Item]) -> list[Positive]:
     return [(item, box, int(label)) for item in items
             for box, label in zip(item.boxes, item.box_labels, strict=True)]
-
-
-def _spread(items: list[Any], count: int) -> list[Any]:
-    """At most ``count`` items, evenly over the list."""
-    step = max(1, -(-len(items) // count))
-    return items[::step]
 
 
 def _jitter(box: NDArray[np.floating], rng: np.random.Generator,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from musicon.detect.config import FitConfig
 
 if TYPE_CHECKING:
     from musicon.detect.training import Task
+
+T = TypeVar("T")
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` items, evenly over the list: its start is often all of one kind."""
+    taken = min(count, len(items))
+    return [items[i * len(items) // taken] for i in range(taken)]
 
 
 def mix(*numbers: int) -> int:

@@ -17,6 +17,7 @@ from musicon.datasets.transforms import Augmentation
 from musicon.detect.config import FitConfig
 from musicon.detect.material import Item, collect
 from musicon.detect.pseudo import pseudo_boxed
+from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext, parameter_groups
 
 Image = NDArray[np.uint8]
@@ -156,7 +157,7 @@ class DetectorTask:
         """Boxed and instrument-free validation images; composed scenes where few are boxed."""
         material, rng = self.validation, np.random.default_rng(0)
         images = []
-        for item in (*material.boxed, *material.negatives[:len(material.boxed) + 20]):
+        for item in (*material.boxed, *spread(material.negatives, len(material.boxed) + 20)):
             image, scale = material.store.get(item.path)
             resized = resize_longer(image, self.side)
             factor = scale * max(resized.shape[:2]) / max(image.shape[:2])
@@ -176,7 +177,7 @@ def sample_boxes(ctx: StageContext, count: int = 200) -> NDArray[np.float32]:
     material, side, rng = collect(ctx, "train"), ctx.config.detector.image_size, \
         np.random.default_rng(0)
     found = [np.zeros((0, 4), np.float32)]
-    for item in material.boxed[:count]:
+    for item in spread(material.boxed, count):
         image, scale = material.store.get(item.path)
         found.append(item.boxes * (scale * side / max(image.shape[:2])))
     if ctx.stage.composites is not None and material.photos:

@@ -277,6 +277,29 @@ def test_validation_stands_in_with_scenes_and_keeps_negatives(data: Path, tmp_pa
     assert again.images == made.images
 
 
+def test_instrument_free_validation_images_come_from_every_collection(data: Path,
+                                                                      tmp_path: Path) -> None:
+    from musicon.detect.validation import MAX_NEGATIVES, validation_manifest
+
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+        for i in range(80):
+            Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(folder / f"{i}.png")
+        Manifest(folder, CLASSES, tuple(ImageRecord(i + 1, f"{i}.png", 8, 8, split="val")
+                                        for i in range(80))).write(folder)
+    config = settings(data, backgrounds=[str(folder) for folder in folders], composites=None)
+    ctx = context(config, tmp_path / "cache")
+    made = [record.file_name for record in validation_manifest(ctx).images]
+    shares = [sum(f"/{folder.name}/" in name for name in made) for folder in folders]
+    assert sum(shares) <= MAX_NEGATIVES and min(shares) >= 0.4 * MAX_NEGATIVES
+    task = DetectorTask(detectors.build(ctx.config.detector, 2, classifiers.build(  # type: ignore[arg-type]
+        ctx.config.classifier, 2)), ctx)
+    values = [int(example.image[0, 0, 0]) for example in task._validation_images()
+              if not len(example.boxes)]
+    assert max(values) > 60  # pictures are as light as their number: not the first 20 alone
+
+
 def test_validation_images_keep_their_true_size(data: Path, tmp_path: Path) -> None:
     # 1000 x 333 shrinks to 512 x 170, from which 332 would be worked out.
     from musicon.detect.validation import validation_manifest
