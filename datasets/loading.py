@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +14,46 @@ from numpy.typing import NDArray
 from musicon.datasets.images import decode_reduced
 
 Image = NDArray[np.uint8]
+T = TypeVar("T")
+ENTRY_BYTES = 500
+"""Of memory for an entry whose value is empty."""
+
+_sharing = 1
+"""Processes that memory is shared with, this one included."""
+
+
+def share_memory(processes: int) -> None:
+    """Hold the n-th part of what could be held alone, in each of n processes that load at once."""
+    global _sharing
+    _sharing = max(1, processes)
+
+
+class Recent(Generic[T]):
+    """What was made of files, the last used kept in memory; a copy sent elsewhere is empty."""
+
+    def __init__(self, max_bytes: int, size: Callable[[T], int]) -> None:
+        """Keep values whose ``size`` in bytes is at most ``max_bytes`` together."""
+        self.max_bytes = max_bytes
+        self.size = size
+        self._held: OrderedDict[Path, T] = OrderedDict()
+        self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Loader processes get the rule, not gigabytes of pictures."""
+        return {**self.__dict__, "_held": OrderedDict(), "_bytes": 0}
+
+    def get(self, path: Path, make: Callable[[], T]) -> T:
+        """The file's value, made by ``make`` where it isn't held."""
+        if path in self._held:
+            self._held.move_to_end(path)
+            return self._held[path]
+        value = make()
+        self._held[path] = value
+        self._bytes += self.size(value) + ENTRY_BYTES
+        while self._bytes > self.max_bytes // _sharing and len(self._held) > 1:
+            _, old = self._held.popitem(last=False)
+            self._bytes -= self.size(old) + ENTRY_BYTES
+        return value
 
 
 class ImageStore:
@@ -23,25 +65,20 @@ class ImageStore:
     def __init__(self, max_side: int, max_bytes: int = 1_500_000_000) -> None:
         """Keep images with a longer side of at most ``max_side`` pixels in ``max_bytes``."""
         self.max_side = max_side
-        self.max_bytes = max_bytes
-        self._held: OrderedDict[Path, tuple[Image, float]] = OrderedDict()
-        self._bytes = 0
+        self._recent: Recent[tuple[Image, float]] = Recent(max_bytes, _image_bytes)
 
     def get(self, path: Path) -> tuple[Image, float]:
         """The image, RGB (H, W, 3), not to be changed, and its scale (this over original)."""
-        held = self._held.get(path)
-        if held is not None:
-            self._held.move_to_end(path)
-            return held
+        return self._recent.get(path, lambda: self._decode(path))
+
+    def _decode(self, path: Path) -> tuple[Image, float]:
         image, (width, _) = decode_reduced(path, self.max_side)
         image.setflags(write=False)
-        entry = image, image.shape[1] / width
-        self._held[path] = entry
-        self._bytes += image.nbytes
-        while self._bytes > self.max_bytes and len(self._held) > 1:
-            _, (old, _) = self._held.popitem(last=False)
-            self._bytes -= old.nbytes
-        return entry
+        return image, image.shape[1] / width
+
+
+def _image_bytes(entry: tuple[Image, float]) -> int:
+    return entry[0].nbytes
 
 
 def crop_square(image: Image, box: NDArray[np.floating], margin: float, size: int) -> Image:

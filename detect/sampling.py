@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from musicon.datasets.loading import share_memory
 from musicon.datasets.records import UserError
 from musicon.detect.config import FitConfig
 
@@ -44,7 +45,7 @@ def loader(task: Task, cfg: FitConfig, seed: int, done: int, fabric: Fabric,
     # the step.
     batches: DataLoader[Any] = DataLoader(
         Stream(task, seed), batch_sampler=positions, collate_fn=Collate(task),
-        num_workers=num_workers, worker_init_fn=_leave_interrupts_to_the_parent,
+        num_workers=num_workers, worker_init_fn=_start_worker,
         generator=torch.Generator(), pin_memory=fabric.device.type == "cuda")
     for indices, batch in batches:
         if isinstance(batch, Exception):
@@ -102,5 +103,8 @@ class Collate:
         return indices, errors[0] if errors else self.task.collate([e for _, e in examples])
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the parent, and the other loader processes their part of the memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    info: Any = get_worker_info()
+    share_memory(info.num_workers)
