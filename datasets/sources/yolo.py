@@ -55,13 +55,10 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         raise SourceError(f"{options.path}: {len(pictures)} pictures but no label file; expected "
                           "labels/NAME.txt for images/NAME.jpg")
     parsed = {path: _parse(file) for path, file in labelled.items() if file is not None}
-    names = dict(enumerate(options.names)) or _read_names(root)
-    used = sorted({row.index for label in parsed.values() for row in label.rows})
-    nameless = [index for index in used if index not in names]
-    if nameless:
-        raise SourceError(
-            f"{options.path}: no name for class number {', '.join(map(str, nameless[:8]))}; give "
-            "them in order: --names NAME0 NAME1 ... (or write data.yaml)")
+    names, given_by = _names(root, options)
+    numbers = {row.index: labelled[path] for path, label in parsed.items() for row in label.rows}
+    for index in sorted(numbers.keys() - names.keys()):
+        raise SourceError(_nameless(index, numbers, names, given_by))
     images: list[RawImage] = []
     for path in pictures:
         relative = path.relative_to(root).as_posix()
@@ -78,6 +75,26 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     return boxed.build(images, [names[i] for i in sorted(names)], options, rejects,
                        info={"layout": "yolo"},
                        notes=boxed.silent_note(silent, options.unannotated))
+
+
+def _names(root: Path, options: argparse.Namespace) -> tuple[dict[int, str], str]:
+    """Class number -> name, and what said so."""
+    if options.names:
+        return dict(enumerate(options.names)), "--names"
+    return _read_names(root)
+
+
+def _nameless(index: int, numbers: Mapping[int, Path | None], names: Mapping[int, str],
+              given_by: str) -> str:
+    """What to do about a class number without a name; ``numbers`` says where each stands."""
+    file = numbers[index]
+    if not names:
+        return (f"{file}: no name for class number {index}; give the names of classes 0 to "
+                f"{max(numbers)} in order: --names NAME0 NAME1 ... (or write data.yaml)")
+    shown = ", ".join(f"{number} {names[number]}" for number in sorted(names)[:8])
+    more = ", ..." if len(names) > 8 else ""
+    return (f"{file}: no name for class number {index}, as {given_by} has {shown}{more}; add the "
+            "name there, or correct the number (YOLO counts from 0)")
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,10 @@ def _parse(file: Path) -> _Label:
 
 
 def _class_number(word: str) -> int:
-    value = float(word)
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
     if not value.is_integer() or value < 0:
         raise ValueError(f"class {word!r} is not a whole number from 0")
     return int(value)
@@ -175,14 +195,14 @@ def _raw(path: Path, record: ImageRecord, label: _Label, names: Mapping[int, str
     return RawImage(path, record, boxes, None if nobody_knows else tuple(sorted(told)))
 
 
-def _read_names(root: Path) -> dict[int, str]:
-    """Class number -> name, from the names file nearest to ``root``."""
+def _read_names(root: Path) -> tuple[dict[int, str], str]:
+    """Class number -> name, from the names file nearest to ``root``, and which that is."""
     for folder in (root, root.parent, *sorted(p for p in root.rglob("*") if p.is_dir())):
         for name in _NAME_FILES:
             file = folder / name
             if file.is_file():
-                return _names_in(file)
-    return {}
+                return _names_in(file), str(file)
+    return {}, ""
 
 
 def _names_in(file: Path) -> dict[int, str]:

@@ -80,7 +80,8 @@ def test_outlines_and_confidences(tmp_path: Path, draw: Draw, read_source: Reade
     ("0 0.5 0.5 0 0.2", "empty or reversed"), ("0 0.5 0.5 -0.1 0.2", "empty or reversed"),
     ("0 120 80 40 30", "outside 0..1 (pixels?"), ("0 nan 0.5 0.1 0.1", "not a number"),
     ("0.5 0.5 0.5 0.1 0.1", "not a whole number"), ("-1 0.5 0.5 0.1 0.1", "not a whole number"),
-    ("inf 0.5 0.5 0.1 0.1", "not a whole number")])
+    ("inf 0.5 0.5 0.1 0.1", "not a whole number"),
+    ("lute 0.5 0.5 0.1 0.1", "class 'lute' is not a whole number from 0")])
 def test_bad_lines(tmp_path: Path, draw: Draw, read_source: Reader, line: str, words: str) -> None:
     draw("images/a.jpg")
     label(tmp_path / "labels/a.txt", line)
@@ -111,8 +112,11 @@ def test_splits(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "text", "words"), [
-    ([], None, "no label file"), ([], "3 .5 .5 .1 .1", "no name for class number 3; give"),
-    (["--names", "harp"], "1 .5 .5 .1 .1", "no name for class number 1")])
+    ([], None, "no label file"),
+    ([], "3 .5 .5 .1 .1", r"a\.txt: no name for class number 3; give the names of classes 0 to 3 "
+                          "in order: --names"),
+    (["--names", "harp"], "1 .5 .5 .1 .1", r"a\.txt: no name for class number 1, as --names has "
+                                           "0 harp; add the name there, or correct")])
 def test_unusable(tmp_path: Path, draw: Draw, read_source: Reader, arguments: list[str],
                   text: str | None, words: str) -> None:
     draw("images/a.jpg")
