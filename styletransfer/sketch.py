@@ -59,18 +59,20 @@ class Sketch:
         order = order[values[order] > values.max(initial=0) * 1e-7]
         # QR: as orthonormal as float32 allows, however small the last directions are.
         directions = np.linalg.qr(centred.T @ mixes[:, order].astype(np.float32))[0]
-        projection = _projection(sample.shape[1], random, np.random.default_rng(seed))
-        return cls(centre, np.ascontiguousarray(directions, np.float32), projection)
+        return cls(centre, np.ascontiguousarray(directions, np.float32),
+                   projection(sample.shape[1], random, seed))
 
     def project(self, vectors: Floats) -> tuple[Floats, Floats]:
         """Main (n, r) and random (n, k) coordinates of vectors (n, D)."""
-        centred = vectors - self.centre
+        centred: Floats = vectors - self.centre
         main: Floats = centred @ self.directions
         rest = centred - main @ self.directions.T
         return main, np.ascontiguousarray((self.projection @ rest.T).T, np.float32)
 
 
-def _projection(dimensions: int, rows: int, rng: np.random.Generator) -> sparse.csr_matrix:
+def projection(dimensions: int, rows: int = RANDOM, seed: int = 0) -> sparse.csr_matrix:
+    """A sparse random matrix (rows, D) that keeps lengths on average."""
+    rng = np.random.default_rng(seed)
     entries = min(ENTRIES, rows)
     place = rng.integers(rows, size=(dimensions, entries))
     sign = rng.choice(np.array([-1, 1], np.float32), size=place.shape) / np.float32(entries) ** 0.5
