@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from musicon.datasets.records import MANIFEST_NAME, Manifest, Rejects
@@ -181,6 +182,14 @@ def export_lines(exported: Exported) -> list[str]:
              f"left out: {corrected.unreviewed:,} images not reviewed, {corrected.faulty:,} with "
              f"faults (see {exported.file.parent / 'rejects.jsonl'})"]
     lines += [f"  {file}: {why}" for file, why in exported.rejects.rows if why.startswith("has a")]
+    folder = exported.file.parent
+    if not all(exported.manifest.select(split=split).images for split in ("train", "val")):
+        # Such as pictures that were kept for testing: the person decides that they are no longer.
+        dealt = folder.with_name(f"{folder.name}-split")
+        lines.append(f"deal them:  python tools/prepare_data.py coco {quote(str(folder))} "
+                     f"--resplit --out {quote(str(dealt))} (training needs pictures in both train "
+                     "and val)")
+        folder = dealt
     lines.append(f"train on them with: python tools/train_net.py --stage cytomine "
-                 f"--set stages.cytomine.manifest={exported.file.parent}")
+                 f"--set {quote(f'stages.cytomine.manifest={folder}')}")
     return lines

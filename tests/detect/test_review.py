@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects
 from musicon.detect.colours import class_colour, hex_colour
+from musicon.detect.config import parse
 from musicon.detect.review import fiftyone_app as app
 from musicon.detect.review import session
 from musicon.detect.review.corrections import (
@@ -33,6 +35,7 @@ from musicon.detect.review.entries import pair
 from musicon.detect.review.export import export_corrections
 from musicon.detect.review.mongod import find_mongod
 from musicon.detect.review.previews import make_previews
+from musicon.detect.stage_checks import check_data
 from musicon.detect.summary import load_review
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "review.py"
@@ -199,6 +202,27 @@ def test_export_is_a_manifest_with_splits_and_files_and_can_be_repeated(tmp_path
     assert [r.split for r in again.manifest.images] == [r.split for r in manifest.images[:4]]
     assert len(list((out / "images").rglob("*.jpg"))) == 4
     assert not list(tmp_path.glob(".mended*"))
+
+
+@pytest.mark.parametrize("split", [None, "test"])
+def test_what_an_export_says_to_type_can_be_trained_on(
+        tmp_path: Path, split: str | None) -> None:
+    """Also where every picture was kept for testing, as the demo's are."""
+    states = [replace(s, record=replace(s.record, split=split))
+              for s in reviewed_states(tmp_path / "art", 10)]
+    for i, s in enumerate(states):
+        Image.new("RGB", (200, 100), (25 * i, 9, 9)).save(s.path)  # none a copy of another
+    said = session.export_lines(export_corrections(states, (LUTE,), tmp_path / "my own"))
+    typed = [shlex.split(line[line.index("python"):].split(" (")[0])
+             for line in said if "python" in line]
+    assert len(typed) == (1 if split is None else 2)
+    if split is not None:
+        done = subprocess.run([sys.executable, *typed[0][1:]], cwd=Path(__file__).parents[2],
+                              check=False, stdout=subprocess.DEVNULL)
+        assert done.returncode == 0
+    setting = typed[-1][-1].removeprefix("stages.cytomine.")
+    config = parse({"stages": {"cytomine": dict([setting.split("=")])}})
+    check_data(config, "cytomine")  # raises where train or val has no picture
 
 
 def test_export_refuses_other_folders_and_nothing(tmp_path: Path) -> None:
