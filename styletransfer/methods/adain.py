@@ -43,6 +43,10 @@ class AdaIN(StyleMethod):
 
     def _transfer(self, content: Tensor, code: Tensor, alpha: Tensor) -> Tensor:
         styles = len(code) // len(content)
+        if len(content) > 1 and content.device.type == "cpu":
+            # One at a time: the maps of one image fit the cache, those of a batch do not.
+            singly = zip(content.split(1), code.split(styles), alpha.split(styles), strict=True)
+            return torch.cat([self._transfer(*one) for one in singly])
         parts = self._tiles(content, 2 * self.encoder.reach)
         if len(parts) == 1:
             maps = self.encoder.features(content)
@@ -59,6 +63,10 @@ class AdaIN(StyleMethod):
         return result
 
     def _decode(self, maps: Tensor, factor: Tensor, offset: Tensor, styles: int) -> Tensor:
+        if maps.device.type == "cpu":
+            pairs = zip(factor.to(maps).split(1), offset.to(maps).split(1), strict=True)
+            return torch.cat([self.decoder(torch.addcmul(add, maps, times))
+                              for times, add in pairs])
         maps = maps.repeat_interleave(styles, 0) if styles > 1 else maps
         decoded: Tensor = self.decoder(torch.addcmul(offset.to(maps), maps, factor.to(maps)))
         return decoded

@@ -1,0 +1,1 @@
+"""One file for each verb of ``tools/benchmark.py`` on style transfer."""
