@@ -125,20 +125,6 @@ def decode_reduced(path: str | Path, max_side: int, *,
         return _finish(picture.image, picture.orientation, wanted), picture.upright_size
 
 
-def decode_alpha(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8] | None:
-    """The transparency channel, upright, uint8 (H, W), 255 opaque; None where there is none.
-
-    Raises:
-        ImageError: As ``decode``.
-    """
-    with _opened(path, max_pixels) as picture:
-        if not pixels.has_alpha(picture.image):
-            return None
-        picture.image.load()
-        alpha = picture.image.convert("RGBA").getchannel("A")
-        return pixels.upright(np.array(alpha), _orientation(picture.image))
-
-
 def probe(path: str | Path, *, verify: bool = False,
           max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Upright size and kind, from the header alone.
