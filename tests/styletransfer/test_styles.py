@@ -1,79 +1,29 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from painted import SMALL, build_bank, manifest, painted
 from PIL import Image
 from sklearn.cluster import DBSCAN
 
 from musicon.datasets import command
 from musicon.datasets.duplicates import fingerprint, nearest_copies
 from musicon.datasets.images import sha256
-from musicon.datasets.records import ImageRecord, Manifest
+from musicon.datasets.records import Manifest
 from musicon.styletransfer import encoder as encoders
 from musicon.styletransfer.gram import grams, style_loss
 from musicon.styletransfer.gram_vectors import GramVectors, middle_square
 from musicon.styletransfer.styles import read_styles
 
-ROOT = Path(__file__).resolve().parents[2]
 KINDS = 4
-
-
-def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def build_bank(*arguments: object) -> int:
-    module = tool("build_bank")
-    return command.run(module.main, module.parser(), [str(a) for a in arguments])
-
-
-def painted(kind: int, number: int, size: tuple[int, int] = (72, 60)) -> np.ndarray:
-    """A texture of one of four kinds: stripes, blots, dots or flat, in colours of its own."""
-    rng = np.random.default_rng([kind, number])
-    width, height = size
-    image = np.full((height, width, 3), (200, 180, 140), np.uint8)
-    colour = ((20, 40, 150), (160, 20, 30), (10, 120, 50), (190, 170, 130))[kind]
-    offset = int(rng.integers(8))
-    if kind == 0:
-        for x in range(-offset, width, 8):
-            image[:, max(0, x):max(0, x + 4)] = colour
-    elif kind in (1, 2):
-        for _ in range(60):
-            centre = (int(rng.integers(width)), int(rng.integers(height)))
-            cv2.circle(image, centre, 8 if kind == 1 else 2, colour, -1)
-    return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
-
-
-def save(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-
-
-def manifest(folder: Path, pictures: dict[str, np.ndarray], **each: Any) -> Manifest:
-    """A data set of pictures, in the training split unless told otherwise."""
-    records = []
-    for number, (name, image) in enumerate(pictures.items(), 1):
-        save(folder / name, image)
-        records.append(replace(
-            ImageRecord(number, name, image.shape[1], image.shape[0], split="train",
-                        attributes={"kind": name[0]}, sha256=sha256(folder / name)), **each))
-    made = Manifest(folder, (), tuple(records))
-    made.write(folder)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +32,6 @@ def paintings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest(folder, {f"{kind}_{number}.png": painted(kind, number)
                       for kind in range(KINDS) for number in range(8)})
     return folder
-
-
-SMALL = ("--encoder", "random", "--depth", "relu2_1", "--side", 32, "--quiet")
 
 
 def test_the_style_of_each_kind_is_found(paintings: Path, tmp_path: Path,
