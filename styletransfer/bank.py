@@ -11,7 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -24,15 +24,23 @@ import torch
 from musicon.datasets import command
 from musicon.datasets.images import ImageError, decode_reduced, sha256
 from musicon.datasets.records import Box, ImageRecord, Manifest, Rejects
+from musicon.datasets.scenes import make_scenes
 from musicon.datasets.workplace import REJECTS_NAME
 from musicon.styletransfer import bank_worker, methods
+from musicon.styletransfer.bank_files import (
+    MADE_BY,
+    SCENES,
+    earlier_bank,
+    intact,
+    remove_stale,
+    sweep,
+)
 from musicon.styletransfer.bank_plan import BankStyle, Content, Job, Look, plan, sized
 from musicon.styletransfer.bank_worker import Made, Recipe, Task
 from musicon.styletransfer.gram_vectors import free_bytes
 from musicon.styletransfer.styles import read_styles
 from musicon.styletransfer.weights import StyleError
 
-MADE_BY = "musicon build_bank make"
 RESERVE = 500_000_000
 """Bytes of disk that are left free."""
 SAMPLED = 12
@@ -59,6 +67,8 @@ class BankOptions:
         size: Longer side at most.
         format: ``jpg`` or ``webp``.
         quality: 1 to 100.
+        composites: So many scenes composed of the contents are styled too.
+        grounds: Manifest whose instrument-free pictures scenes are composed in.
         splits: Of the contents, out of train and val.
         shard: (i, n): make the i-th of n shares (from 1) and no manifest.
         workers: Processes on each device; 0 for as many as there are cores (CPU), 4 (GPU).
@@ -76,6 +86,8 @@ class BankOptions:
     format: str = "jpg"
     quality: int = 90
     seed: int = 0
+    composites: int = 0
+    grounds: Path | None = None
     splits: tuple[str, ...] = ("train",)
     shard: tuple[int, int] = (1, 1)
     workers: int = 0
@@ -112,19 +124,20 @@ def make_bank(options: BankOptions) -> BankMade:
         StyleError: Nothing to style, too little disk, or settings that cannot be used.
         ManifestError: A manifest that cannot be read.
     """
-    earlier = _earlier(options.out)
+    earlier = earlier_bank(options.out)
     method = methods.build(options.method, options.settings).place("cpu", _precision(options))
     described = {k: v for k, v in method.describe().items() if k not in _FILES}
     look = Look(described, options.alpha, options.size, options.format, options.quality)
     styles = _styles(options)
+    options = _with_scenes(options)
     contents = _contents(options)
     jobs = plan(contents, styles, options.per_image, options.seed, look)
     share, of = options.shard
     if of == 1:
-        _sweep(options.out)
+        sweep(options.out)
     mine = [job for job in jobs if job.content % of == share - 1]
     known = {r.file_name: r.sha256 or "" for r in earlier.images} if earlier else {}
-    sums = _there(mine, options, known)
+    sums = intact(options.out, [job.file_name for job in mine], known, options.quiet)
     missing = [job for job in mine if job.file_name not in sums]
     _check_room(missing, contents, styles, options)
     rejects, started = Rejects(), time.monotonic()
@@ -139,43 +152,9 @@ def make_bank(options: BankOptions) -> BankMade:
         manifest = _bank_manifest(jobs, contents, styles, sums, options, look)
         rejects.write(options.out / REJECTS_NAME)
         manifest.write(options.out)
-        _remove_stale(options.out, known, sums)
+        remove_stale(options.out, known, sums)
     done = sum(job.file_name in sums for job in missing)
     return BankMade(manifest, done, len(mine) - len(missing), len(mine), seconds, rejects)
-
-
-def check_bank(out: Path, quiet: bool = True) -> list[tuple[str, str]]:
-    """Compare every picture of a bank with its check sum: (file, what is wrong), in order.
-
-    Raises:
-        StyleError: Not a bank.
-    """
-    manifest = _earlier(out)
-    if manifest is None:
-        raise StyleError(f"{out}: there is no bank; make one with: python tools/build_bank.py make "
-                         "--content MANIFEST --styles FOLDER --out " + str(out))
-    records = manifest.images
-    with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda record: _sum(manifest.path(record)), records)
-        pairs = zip(records, command.progress(found, len(records), "checking", quiet), strict=True)
-        return [(record.file_name, "missing" if got is None else "changed")
-                for record, got in pairs if got != record.sha256]
-
-
-def _earlier(out: Path) -> Manifest | None:
-    """The bank that is there, if there is one; a foreign folder is refused."""
-    if out.is_file():
-        raise StyleError(f"{out}: a file of that name is in the way; give another --out")
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    if not (out / "manifest.json").exists():
-        if {entry.name for entry in out.iterdir()} <= {"images", "scenes"}:
-            return None
-        raise StyleError(f"{out}: not empty, and not made by this command; give another --out")
-    manifest = Manifest.read(out)
-    if manifest.info.get("made_by") != MADE_BY:
-        raise StyleError(f"{out}: its manifest was not made by this command; give another --out")
-    return manifest
 
 
 def _precision(options: BankOptions) -> str:
@@ -201,12 +180,28 @@ def _styles(options: BankOptions) -> list[BankStyle]:
             for record, (name, group) in zip(manifest.images, names, strict=True)]
 
 
+def _with_scenes(options: BankOptions) -> BankOptions:
+    """Compose the scenes that were asked for and count them among the contents."""
+    if not options.composites:
+        return options
+    if options.grounds is None:
+        raise StyleError("--composites needs --grounds MANIFEST: pictures without instruments")
+
+    def bar(iterable: Any, total: int | None = None, desc: str = "") -> Iterator[Any]:
+        return command.progress(iterable, total, desc, options.quiet)
+
+    scenes = make_scenes(Manifest.read(options.contents[0]), Manifest.read(options.grounds),
+                         options.out / SCENES, count=options.composites, side=options.size,
+                         seed=options.seed, bar=bar)
+    return replace(options, contents=(*options.contents, scenes.root))
+
+
 def _contents(options: BankOptions) -> list[Content]:
     """What is to be styled, of the wanted splits; never test pictures."""
     found = []
     for path in options.contents:
         manifest = Manifest.read(path)
-        source = str(manifest.info.get("bank_source") or manifest.root.resolve().name)
+        source = manifest.root.resolve().name
         for record in manifest.select(split=options.splits).images:
             file = manifest.path(record)
             try:
@@ -220,22 +215,6 @@ def _contents(options: BankOptions) -> list[Content]:
         raise StyleError(f"{names}: no picture in {' or '.join(options.splits)}; give another "
                          "--content, or deal splits with prepare_data.py")
     return found
-
-
-def _there(jobs: Sequence[Job], options: BankOptions, known: dict[str, str]) -> dict[str, str]:
-    """Check sums of the pictures that are there and as an earlier run left them."""
-    with ThreadPoolExecutor(4) as pool:
-        found = command.progress(pool.map(lambda job: _sum(options.out / job.file_name), jobs),
-                                 len(jobs), "looking for what is there", options.quiet)
-        return {job.file_name: got for job, got in zip(jobs, found, strict=True)
-                if got is not None and known.get(job.file_name, got) == got}
-
-
-def _sum(file: Path) -> str | None:
-    try:
-        return sha256(file)
-    except OSError:
-        return None
 
 
 def expected_bytes(jobs: Sequence[Job], contents: Sequence[Content], styles: Sequence[BankStyle],
@@ -385,17 +364,3 @@ def _scaled(box: Box, across: float, down: float) -> tuple[float, float, float, 
     return x0 * across, y0 * down, x1 * across, y1 * down
 
 
-def _sweep(out: Path) -> None:
-    """Half-written files that a killed run left."""
-    for file in (out / "images").glob("*/.*.part"):
-        file.unlink(missing_ok=True)
-
-
-def _remove_stale(out: Path, known: Iterable[str], wanted: Iterable[str]) -> None:
-    """Pictures that an earlier run listed and this one does not."""
-    for name in set(known) - set(wanted):
-        file = out / name
-        if file.is_relative_to(out / "images") and ".." not in Path(name).parts:
-            file.unlink(missing_ok=True)
-            if file.parent.is_dir() and not any(file.parent.iterdir()):
-                file.parent.rmdir()

@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="longer side in pixels at most; nothing is enlarged (default: 512)")
     add("--format", choices=("jpg", "webp"), default="jpg", help="default: jpg")
     add("--quality", type=_quality, default=90, help="of JPEG or WebP (default: 90)")
+    add("--composites", type=command.count, default=0, metavar="N",
+        help="also compose N scenes of the content's cut-outs and style them as wholes")
+    add("--grounds", type=Path, metavar="MANIFEST",
+        help="pictures without instruments, which scenes are composed in")
     add("--split", nargs="+", choices=("train", "val"), default=["train"],
         help="which part of the content (default: train)")
     add("--seed", type=int, default=0, help="of the draw of styles (default: 0)")
@@ -50,11 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make or check it; 1 when contents could not be read or pictures are damaged."""
-    from musicon.styletransfer import bank
+    from musicon.styletransfer import bank, bank_files
     from musicon.styletransfer.weights import StyleError
 
     if options.check:
-        faults = bank.check_bank(options.out, options.quiet)
+        faults = bank_files.check_bank(options.out, options.quiet)
         for name, fault in faults[:20]:
             print(f"{fault}: {name}")
         if faults:
@@ -71,8 +75,9 @@ def run(options: argparse.Namespace) -> int:
         contents=tuple(options.content), styles=options.styles, out=options.out,
         per_image=options.per_image, method=options.method, settings=dict(options.settings),
         alpha=(min(options.alpha), max(options.alpha)), size=options.size, format=options.format,
-        quality=options.quality, seed=options.seed, splits=tuple(options.split),
-        shard=options.shard, workers=options.workers, devices=devices(options.device),
+        quality=options.quality, seed=options.seed, composites=options.composites,
+        grounds=options.grounds, splits=tuple(options.split), shard=options.shard,
+        workers=options.workers, devices=devices(options.device),
         precision=options.precision, quiet=options.quiet))
     if not options.quiet:
         print("\n".join(summary(made, options)))

@@ -1,0 +1,90 @@
+"""What a bank looks like: contents down the side, styles along the top, boxes drawn in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from musicon.datasets.files import write_atomic
+from musicon.datasets.images import decode_reduced
+from musicon.datasets.records import ImageRecord, Manifest
+from musicon.styletransfer.contact_sheet import Cell, contact_sheet
+from musicon.styletransfer.weights import StyleError
+
+SIDE = 170
+BOX = (255, 220, 0)
+
+
+def show(bank: Path, out: Path, *, contents: Path | None = None, styles: Path | None = None,
+         rows: int = 8, columns: int = 6) -> Path:
+    """Write a contact sheet of a part of a bank.
+
+    Args:
+        bank: The bank.
+        out: PNG file.
+        contents: Manifest of the contents; with it the first column shows them as they were.
+        styles: Folder of styles; with it the first row shows them.
+        rows: Contents at most, spread over the bank.
+        columns: Styles at most, those drawn most often for these contents.
+
+    Raises:
+        StyleError: Nothing in it.
+    """
+    manifest = Manifest.read(bank)
+    by_content: dict[str, dict[str, ImageRecord]] = {}
+    for record in manifest.images:
+        name = record.attributes.get("content")
+        if name is not None:
+            by_content.setdefault(name, {})[record.attributes.get("style", "")] = record
+    if not by_content:
+        raise StyleError(f"{bank}: no styled picture in it; make a bank with: python "
+                         "tools/build_bank.py make")
+    names = list(by_content)
+    names = [names[int(i)] for i in np.linspace(0, len(names) - 1, min(rows, len(names)))]
+    common = Counter(style for name in names for style in by_content[name])
+    wanted = [style for style, _ in sorted(common.items(), key=lambda row: (-row[1], row[0]))]
+    wanted = sorted(wanted[:columns])
+    plain = {} if contents is None else _plain(Manifest.read(contents), {
+        name.split("/", 1)[-1] for name in names})
+    looks = {} if styles is None else {
+        str(r.extra.get("style")): (Manifest.read(styles).path(r), r)
+        for r in Manifest.read(styles).images}
+    sheet = []
+    if looks:
+        head = [Cell(None, "")] if plain else []
+        sheet.append(head + [Cell(_picture(looks[style][0]) if style in looks else None, style)
+                             for style in wanted])
+    for name in names:
+        row = []
+        if plain:
+            row.append(Cell(plain.get(name.split("/", 1)[-1]), Path(name).name))
+        for style in wanted:
+            found = by_content[name].get(style)
+            row.append(Cell(None if found is None else _picture(manifest.path(found), found),
+                            style if found is not None else ""))
+        sheet.append(row)
+    method = manifest.info.get("method", {}).get("method", "")
+    write_atomic(out, contact_sheet(sheet, f"{bank.resolve().name}: {len(manifest):,} pictures of "
+                                           f"{len(by_content):,} contents, {method}", SIDE))
+    return out
+
+
+def _plain(manifest: Manifest, wanted: Container[str]) -> dict[str, NDArray[np.uint8]]:
+    return {record.file_name: _picture(manifest.path(record), record)
+            for record in manifest.images if record.file_name in wanted}
+
+
+def _picture(path: Path, record: ImageRecord | None = None) -> NDArray[np.uint8]:
+    """The picture with its boxes, reduced."""
+    image, (width, _) = decode_reduced(path, 2 * SIDE)
+    scale = image.shape[1] / width
+    image = image.copy()
+    for box in record.boxes if record is not None else ():
+        x0, y0, x1, y1 = (round(v * scale) for v in box.xyxy)
+        cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), BOX, 2)
+    return image
