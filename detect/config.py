@@ -161,6 +161,15 @@ class PseudoBoxConfig(Settings):
     max_per_image: int = Field(2, ge=1)
 
 
+class BankConfig(Settings):
+    """Styled pictures, made before training by ``build_bank.py make``, among the clean ones."""
+
+    path: Path
+    """The bank's manifest or folder."""
+    probability: float = Field(0.5, gt=0, lt=1)
+    """Chance that a styled picture takes the place of the clean one; never always."""
+
+
 class StageConfig(Settings):
     """What a stage starts from, what it reads, and for how long."""
 
@@ -179,8 +188,15 @@ class StageConfig(Settings):
     rehearsal_share: float = Field(0.3, ge=0, lt=1)
     composites: CompositesConfig | None = None
     pseudo_boxes: PseudoBoxConfig | None = None
+    bank: BankConfig | None = None
     classifier: FitConfig = FitConfig()
     detector: FitConfig = FitConfig(batch_size=4)
+
+    @field_validator("bank", mode="before")
+    @classmethod
+    def _bank_by_path(cls, value: Any) -> Any:
+        """``bank: DIR`` is short for ``bank: {path: DIR}``."""
+        return {"path": value} if isinstance(value, (str, Path)) else value
 
 
 class Config(Settings):

@@ -52,6 +52,10 @@ class ClassifierTask:
         self.augment_lightly = Augmentation("light")
         self.items = [*_box_items(self.material),
                       *_boxes_of(pseudo_boxed(self.material, ctx))]
+        self._scene_boxes: dict[int, list[tuple[Item, NDArray[np.float32]]]] = {}
+        for item in self.material.scenes:
+            for box, label in zip(item.boxes, item.box_labels, strict=True):
+                self._scene_boxes.setdefault(int(label), []).append((item, box))
         self.alarms = hard_negatives(self.material, ctx)
         self.labels = np.array([label for _, _, label in self.items], np.int64)
         self._pools = [pool for rehearsed in (False, True)
@@ -92,7 +96,7 @@ class ClassifierTask:
             crop, label = self._negative(self.material, rng), NEGATIVE
         else:
             item, box, label = self.items[index]
-            crop = self._positive(self.material, item, box, rng)
+            crop = self._positive(self.material, item, box, label, rng)
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         lightly = rng.random() < self.fit.light_share
@@ -181,22 +185,37 @@ class ClassifierTask:
         head.bias.copy_(bias)
 
     def _positive(self, material: Material, item: Item, box: NDArray[np.float32] | None,
-                  rng: np.random.Generator) -> Image:
+                  label: int, rng: np.random.Generator) -> Image:
         size = self.model.image_size
-        image, scale = material.store.get(item.path)
+        look = material.look(item, rng)
+        image, scale = material.store.get(look.path)
         if box is not None:
-            return crop_square(image, _jitter(box * scale, rng, 0.12), rng.uniform(0, 0.2), size)
+            return crop_square(image, _jitter(box * (look.zoom * scale), rng, 0.12),
+                               rng.uniform(0, 0.2), size)
         if item.photo and rng.random() < self._paste_share():
-            pasted = self._pasted(material, item, rng)
+            pasted = self._in_scene(material, label, rng)
+            if pasted is None:
+                pasted = self._pasted(material, item, look, rng)
             if pasted is not None:
                 return pasted
         window = random_window(image, rng, 0.6)
         height, width = window.shape[:2]
         return crop_square(window, np.array([0, 0, width, height]), 0.0, size)
 
-    def _pasted(self, material: Material, item: Item, rng: np.random.Generator) -> Image | None:
+    def _in_scene(self, material: Material, label: int, rng: np.random.Generator) -> Image | None:
+        """By the bank's probability, an instrument of the class in one of the bank's scenes."""
+        found = self._scene_boxes.get(label)
+        if not found or rng.random() >= material.styled_share:
+            return None
+        item, box = found[int(rng.integers(len(found)))]
+        image, scale = material.store.get(item.path)
+        return crop_square(image, _jitter(box * scale, rng, 0.1), rng.uniform(0, 0.2),
+                           self.model.image_size)
+
+    def _pasted(self, material: Material, item: Item, look: Item,
+                rng: np.random.Generator) -> Image | None:
         """The photo's cut-out in a window of a painting; None where it can't be cut out."""
-        cutout = material.cut(item)
+        cutout = material.cut(item, look)
         if cutout is None:
             return None
         size = self.model.image_size
@@ -250,7 +269,7 @@ class ClassifierTask:
             whole = np.array([0, 0, image.shape[1], image.shape[0]])
             kind = "photos" if item.photo else "labelled"
             crops[kind].append((crop_square(image, whole, 0.0, size), label))
-            pasted = self._pasted(material, item, rng) if kind == "photos" else None
+            pasted = self._pasted(material, item, item, rng) if kind == "photos" else None
             if pasted is not None and material.negatives:
                 crops["pasted"].append((pasted, label))
         if material.negatives:

@@ -2,27 +2,29 @@
 
 ``photos`` show one instrument on its own and can be cut out; ``labelled`` images are known to hold
 an instrument somewhere; ``boxed`` images say where; ``negatives`` hold none and are the grounds
-that cut-outs are pasted into.
+that cut-outs are pasted into. A style bank adds ``styled`` pictures of these, and whole ``scenes``.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from musicon.datasets.composites import Cutout, Scene, compose, cut_out, distractor
 from musicon.datasets.foreground import find_foreground
+from musicon.datasets.images import probe, sha256
 from musicon.datasets.loading import ImageStore, resize_longer
-from musicon.datasets.records import ImageRecord, Manifest
+from musicon.datasets.records import ImageRecord, Manifest, UserError
 from musicon.datasets.transforms import Augmentation
-from musicon.detect.config import CompositesConfig
+from musicon.detect.config import BankConfig, CompositesConfig
 from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Item:
         box_labels: int64 (N,), from 1.
         photo: One instrument on its own, which may be cut out.
         rehearsed: From an earlier stage.
+        zoom: Pixels of this picture for one of the picture that it is a styled version of.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class Item:
     box_labels: NDArray[np.int64]
     photo: bool = False
     rehearsed: bool = False
+    zoom: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,24 @@ class Material:
     boxed: tuple[Item, ...]
     negatives: tuple[Item, ...]
     store: ImageStore
+    styled: Mapping[Path, tuple[Item, ...]] = field(default_factory=dict)
+    scenes: tuple[Item, ...] = ()
+    styled_share: float = 0.0
 
     def summary(self) -> str:
         """How many of each, in words."""
+        styled = sum(len(versions) for versions in self.styled.values())
+        bank = f", a bank of {styled} styled images and {len(self.scenes)} scenes" \
+            if styled or self.scenes else ""
         return (f"{len(self.photos)} photos, {len(self.labelled)} labelled images, "
-                f"{len(self.boxed)} boxed images, {len(self.negatives)} without instrument")
+                f"{len(self.boxed)} boxed images, {len(self.negatives)} without instrument{bank}")
+
+    def look(self, item: Item, rng: np.random.Generator) -> Item:
+        """The item, or, by the bank's probability, one of its styled versions."""
+        versions = self.styled.get(item.path)
+        if not versions or rng.random() >= self.styled_share:
+            return item
+        return versions[int(rng.integers(len(versions)))]
 
     def cutout(self, rng: np.random.Generator, label: int | None = None) -> Cutout | None:
         """A cut-out of one class, or of a class drawn at random; None when there is none.
@@ -83,7 +100,7 @@ class Material:
             if not items:
                 return None
             item = items[int(rng.integers(len(items)))]
-            found = self.cut(item)
+            found = self.cut(item, self.look(item, rng))
             if found is not None:
                 return found
         return None
@@ -99,16 +116,28 @@ class Material:
             by_label.setdefault(item.labels[0], []).append(item)
         return by_label
 
-    def cut(self, item: Item) -> Cutout | None:
-        """The instrument of a photo without its ground; None where the ground isn't plain."""
-        if item.path not in self._cut:
-            image, _ = self.store.get(item.path)
-            foreground = find_foreground(image)
+    def cut(self, item: Item, look: Item | None = None) -> Cutout | None:
+        """The instrument of a photo without its ground; None where the ground isn't plain.
+
+        The outline is the photo's, the colours are those of ``look``, a styled version of it.
+        """
+        look = look or item
+        if look.path not in self._cut:
             if len(self._cut) >= MAX_CUTOUTS:
                 self._cut.pop(next(iter(self._cut)))
-            self._cut[item.path] = (
-                None if foreground is None else cut_out(image, foreground.mask, item.labels[0]))
-        return self._cut[item.path]
+            self._cut[look.path] = self._cut_out(item, look)
+        return self._cut[look.path]
+
+    def _cut_out(self, item: Item, look: Item) -> Cutout | None:
+        image, _ = self.store.get(item.path)
+        foreground = find_foreground(image)
+        if foreground is None:
+            return None
+        mask = foreground.mask
+        if look is not item:
+            image, _ = self.store.get(look.path)
+            mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return cut_out(image, mask, item.labels[0])
 
     def ground(self, rng: np.random.Generator, side: int) -> NDArray[np.uint8]:
         """A random window of an instrument-free image, its longer side ``side`` pixels.
@@ -195,8 +224,38 @@ def collect(ctx: StageContext, split: str) -> Material:
         log.info("%s, %s: %d left out: %s", ctx.name, split, count, reason)
     material = Material(tuple(photos), tuple(labelled), tuple(boxed), tuple(negatives),
                         ImageStore(WORKING_SIDE))
+    if stage.bank is not None and split == "train":
+        material = _with_bank(material, ctx, stage.bank)
     log.info("%s, %s: %s", ctx.name, split, material.summary())
     return material
+
+
+def _with_bank(material: Material, ctx: StageContext, bank: BankConfig) -> Material:
+    """The material with the styled versions of its images, and the scenes, of a style bank."""
+    contents: dict[str, list[Item]] = {}
+    for item in (*material.photos, *material.labelled, *material.boxed):
+        contents.setdefault(sha256(item.path), []).append(item)
+    styled: dict[Path, tuple[Item, ...]] = {}
+    scenes: list[Item] = []
+    left_out: Counter[str] = Counter()
+    for item, record in _items(ctx, Manifest.read(bank.path), "train", left_out):
+        copies = contents.get(str(record.extra.get("content_sha256")), [])
+        for content in copies:
+            zoom = record.width / probe(content.path).width
+            styled[content.path] = (*styled.get(content.path, ()), replace(item, zoom=zoom))
+        if copies:
+            continue
+        if len(item.boxes):
+            scenes.append(item)
+        else:
+            left_out["styled images of others than this stage's"] += 1
+    if not styled and not scenes:
+        raise UserError(f"{bank.path}: the bank holds nothing that stage {ctx.name} can use; make "
+                        f"it from the stage's own data: python tools/build_bank.py make --content "
+                        f"{ctx.stage.manifest} ...")
+    for reason, count in sorted((+left_out).items()):
+        log.info("%s, bank: %d left out: %s", ctx.name, count, reason)
+    return replace(material, styled=styled, scenes=tuple(scenes), styled_share=bank.probability)
 
 
 def with_boxes(item: Item, boxes: NDArray[np.float32], label: int) -> Item:

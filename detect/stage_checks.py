@@ -47,6 +47,8 @@ def data_of(config: Config, name: str) -> Iterator[tuple[str, Path]]:
     for key in ("backgrounds", "cutouts", "rehearsal"):
         for i, path in enumerate(getattr(stage, key)):
             yield f"{key}.{i}", path
+    if stage.bank is not None:
+        yield "bank", stage.bank.path
 
 
 def manifest_file(path: Path) -> Path:
@@ -96,6 +98,10 @@ def _check_files(path: Path) -> None:
 def _makers(key: str, path: Path, stage: str) -> str:
     """The commands that make a missing data set."""
     folder = path.parent if path.suffix == ".json" else path
+    if key == "bank":
+        return ("'python tools/build_bank.py styles --paintings PAINTINGS --out STYLES' and "
+                f"'python tools/build_bank.py make --content data/{stage} --styles STYLES "
+                f"--out {folder}'")
     domain = folder.name if folder.name in SOURCES else stage
     source = SOURCES.get(domain, "folder FOLDER")
     if key.startswith("backgrounds"):

@@ -272,12 +272,14 @@ class Stage:
         data = {key: file_hash(manifest_file(path))
                 for key, path in data_of(self.config, self.name)}
         fusion = {key: value for key, value in config["fusion"].items() if key != "threshold"}
-        apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal"}
+        apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal",
+                 "bank"}
+        bank = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}
         return {
             "seed": config["seed"], "precision": config["precision"],
             "processes": self.fabric.world_size, "data": data, "parent": self.parent_hash,
             "models": {"classifier": config["classifier"], "detector": config["detector"]},
-            "stage": {key: value for key, value in stage.items() if key not in apart},
+            "stage": {**{key: value for key, value in stage.items() if key not in apart}, **bank},
             "fits": {part: {key: value for key, value in stage[part].items()
                             if key not in NOT_DECISIVE} for part in ("classifier", "detector")},
             "fusion": fusion,

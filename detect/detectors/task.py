@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from musicon.datasets import boxes as box_tools
 from musicon.datasets.loading import resize_longer
 from musicon.datasets.transforms import Augmentation
-from musicon.detect.config import FitConfig
+from musicon.detect.config import CompositesConfig, FitConfig
 from musicon.detect.material import Item, collect
 from musicon.detect.pseudo import pseudo_boxed
 from musicon.detect.sampling import spread
@@ -76,13 +76,14 @@ class DetectorTask:
     def example(self, index: int, rng: np.random.Generator) -> BoxedImage:
         """An augmented image with its boxes, longer side at most ``detector.image_size``."""
         if index == len(self.items) and self.composites is not None:
-            scene = self.material.scene(rng, self.side, self.composites)
-            found = BoxedImage(scene.image, scene.boxes, scene.labels)
+            found = self._scene(self.composites, rng)
         elif index == len(self.items) + 1:
             found = BoxedImage(self.material.ground(rng, self.side), np.zeros((0, 4), np.float32),
                                np.zeros(0, np.int64))
         else:
-            found = self._window(self.items[index], rng)
+            item = self.items[index]
+            look = self.material.look(item, rng)
+            found = self._window(replace(item, path=look.path, boxes=item.boxes * look.zoom), rng)
         if rng.random() < 0.5:
             found = mirror(found)
         return BoxedImage(self.augment(found.image, rng), found.boxes, found.labels)
@@ -129,6 +130,14 @@ class DetectorTask:
 
         examples = [self.example(self.draw(rng), rng) for _ in range(count)]
         return [draw_boxes(e.image, e.boxes, [""] * len(e.boxes)) for e in examples]
+
+    def _scene(self, composites: CompositesConfig, rng: np.random.Generator) -> BoxedImage:
+        """A composed scene, or, by the bank's probability, a part of one that was styled whole."""
+        styled = self.material.scenes
+        if styled and rng.random() < self.material.styled_share:
+            return self._window(styled[int(rng.integers(len(styled)))], rng)
+        scene = self.material.scene(rng, self.side, composites)
+        return BoxedImage(scene.image, scene.boxes, scene.labels)
 
     def _window(self, item: Item, rng: np.random.Generator) -> BoxedImage:
         """A random window of a boxed image that keeps at least one of its boxes."""

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from musicon.datasets.records import Box, Category, ImageRecord, Manifest
+from musicon.datasets.images import sha256
+from musicon.datasets.records import Box, Category, ImageRecord, Manifest, UserError
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
 from musicon.detect.checkpoints import LoadedModel
@@ -331,3 +332,74 @@ def test_the_parents_false_alarms_are_kept_apart_and_cached(data: Path, tmp_path
     assert found[0][1][1] == pytest.approx([64, 48, 144, 108], abs=0.5)
     assert (tmp_path / "hard_negatives.json").is_file()
     assert hard_negatives(material, context(config, tmp_path)) == []
+
+
+@pytest.fixture
+def bank(data: Path, tmp_path: Path) -> Path:
+    """Green versions, half as large, of the photo 2 and the boxed painting; and a scene."""
+    folder = tmp_path / "bank"
+    folder.mkdir()
+    records = []
+    contents = (("photos", 2, "mimo", None, (2,)),
+                ("art", 1, "cytomine", (Box((10, 15, 45, 50), 1, origin="style"),), None))
+    for number, (kind, content, domain, boxes, labels) in enumerate(contents, 1):
+        size = (60, 45) if kind == "photos" else (80, 60)
+        Image.new("RGB", size, (0, 200, 0)).save(folder / f"{number}.png")
+        known = {"boxes": boxes} if boxes else {"labels": labels}
+        records.append(ImageRecord(
+            number, f"{number}.png", *size, domain=domain, split="train",
+            extra={"content_sha256": sha256(data / kind / f"{content}.png")}, **known))  # type: ignore[arg-type]
+    Image.new("RGB", (100, 80), (0, 200, 0)).save(folder / "scene.png")
+    records.append(ImageRecord(9, "scene.png", 100, 80,
+                               (Box((20, 20, 70, 70), 2, origin="style"),), split="train"))
+    Manifest(folder, CLASSES, tuple(records)).write(folder)
+    return folder
+
+
+def test_styled_versions_take_turns_with_the_clean_pictures(data: Path, bank: Path,
+                                                            tmp_path: Path) -> None:
+    ctx = context(settings(data, bank={"path": str(bank), "probability": 0.5}), tmp_path)
+    material = collect(ctx, "train")
+    photo_item = next(item for item in material.photos if item.path.name == "2.png")
+    rng = np.random.default_rng(0)
+    looks = [material.look(photo_item, rng).path.parent.name for _ in range(200)]
+    assert 70 < looks.count("bank") < 130
+    # The photo 4 is a copy of 2, and has its styled version too; 3 is another picture.
+    assert {path.name for path in material.styled} == {"1.png", "2.png", "4.png", "6.png"}
+    untouched = next(item for item in material.photos if item.path.name == "3.png")
+    assert all(material.look(untouched, rng) is untouched for _ in range(20))
+    clean, styled = material.cut(photo_item), material.cut(photo_item, material.styled[
+        photo_item.path][0])
+    assert clean is not None and styled is not None
+    assert styled.rgba[..., :3].reshape(-1, 3).mean(0) == pytest.approx((0, 200, 0), abs=1)
+    assert styled.rgba.shape[0] == pytest.approx(clean.rgba.shape[0] / 2, abs=2)
+    assert not collect(ctx, "val").styled
+
+
+def test_a_styled_painting_keeps_its_boxes_and_scenes_are_learnt_from(data: Path, bank: Path,
+                                                                      tmp_path: Path) -> None:
+    ctx = context(settings(data, bank={"path": str(bank), "probability": 0.9}), tmp_path)
+    torch.manual_seed(0)
+    classifier = classifiers.build(ctx.config.classifier, 2)
+    crops = ClassifierTask(classifier, ctx)
+    boxed = next(i for i, (_, box, _) in enumerate(crops.items) if box is not None)
+    greens = [crops._positive(crops.material, *crops.items[boxed], np.random.default_rng(i))
+              for i in range(30)]
+    assert 20 < sum(abs(int(np.median(crop[..., 1])) - 200) < 8 for crop in greens) < 30
+    task = DetectorTask(detectors.build(ctx.config.detector, 2, classifier), ctx)  # type: ignore[arg-type]
+    scenes = [task._scene(ctx.stage.composites, np.random.default_rng(i)) for i in range(40)]  # type: ignore[arg-type]
+    green = [s for s in scenes if (s.image == (0, 200, 0)).all()]
+    assert 30 < len(green) < 40
+    for scene in green:
+        assert scene.labels.tolist() == [2] and scene.boxes.shape == (1, 4)
+    assert len(task.example(0, np.random.default_rng(1)).boxes) == 1
+
+
+def test_a_bank_of_other_pictures_is_refused(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bank"
+    folder.mkdir()
+    Image.new("RGB", (60, 45)).save(folder / "1.png")
+    Manifest(folder, CLASSES, (ImageRecord(1, "1.png", 60, 45, labels=(1,), split="train",
+                                           extra={"content_sha256": "0" * 64}),)).write(folder)
+    with pytest.raises(UserError, match="build_bank.py make"):
+        collect(context(settings(data, bank=str(folder)), tmp_path), "train")
