@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,12 +86,16 @@ class Pyramid(nn.Module):
                 copied = copy_weights(network.state_dict(), self.body)
                 log.info("%s: %d of %d tensors from the classifier", name, copied,
                          len(self.body.state_dict()))
+        self.border = _missing_border(self.body.eval())
         with torch.no_grad():
             maps = self.eval()(torch.zeros(1, 3, 128, 128))
         self.channels = tuple(m.shape[1] for m in maps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) -> maps (N, C_i, H / s_i, W / s_i), finest first."""
+        if self.border:
+            before, after = self.border // 2, self.border - self.border // 2
+            images = nn.functional.pad(images, (before, after, before, after), mode="replicate")
         maps = self.body(images)
         return list(maps.values()) if isinstance(maps, Mapping) else list(maps)
 
@@ -231,13 +236,32 @@ def _torchvision_pyramid(network: nn.Module) -> nn.Module:
     everything = create_feature_extractor(network.eval(), return_nodes=nodes[1:])
     with torch.no_grad():
         maps: Any = everything(torch.zeros(1, 3, 256, 256))
-    last: dict[int, str] = {}
+    exact: dict[int, str] = {}
+    near: dict[int, str] = {}
     for node, value in maps.items():
-        if isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] in (32, 16, 8):
-            last[256 // value.shape[-1]] = node
-    if sorted(last) != [8, 16, 32]:
+        if isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] > 1:
+            stride = 256 / value.shape[-1]
+            exact[int(stride) if stride.is_integer() else 0] = node
+            near[2 ** round(math.log2(stride))] = node
+    # VGG ends in 7 x 7 cells whatever comes in, which are near but no map: exact ones go first.
+    last = {s: node for s in (8, 16, 32) if (node := exact.get(s) or near.get(s))}
+    if len(last) < 3:
         raise BackboneError(f"{type(network).__name__} has no maps at strides 8, 16 and 32")
     return create_feature_extractor(network, {last[s]: str(s) for s in (8, 16, 32)})
+
+
+def _missing_border(body: nn.Module) -> int:
+    """Pixels by which an image must grow for the finest map to have a cell for each 8 of its own.
+
+    Networks without padding (Inception) lose a border, so that cells would lie beside the pixels
+    that they stand for; of other networks 0.
+    """
+    with torch.no_grad():
+        for border in range(33):
+            maps: Any = body(torch.zeros(1, 3, 256 + border, 256 + border))
+            if (maps["8"] if isinstance(maps, Mapping) else maps[0]).shape[-1] == 32:
+                return border
+    return 0
 
 
 def load_weight_file(network: nn.Module, file: Path) -> None:

@@ -74,6 +74,24 @@ def test_pyramid_of_torchvision_networks(name: str) -> None:
     assert [m.shape[-2:] for m in maps] == [(16, 20), (8, 10), (4, 5)]
 
 
+@pytest.mark.parametrize("name", ["torchvision:inception_v3", "inception_v3"])
+def test_cells_lie_over_their_pixels_in_networks_without_padding(name: str) -> None:
+    """The cell that a pixel changes most is the one over it, give or take half a cell."""
+    torch.manual_seed(0)
+    pyramid = Pyramid(name, build_network(name, 2, weights="none").eval()).eval()
+    for y, x in ((60, 60), (100, 200), (180, 140)):
+        images = torch.zeros(2, 3, 256, 256)
+        images[1, :, y - 2:y + 2, x - 2:x + 2] = 1
+        with torch.no_grad():
+            finest = pyramid(images)[0]
+        changed = (finest[1] - finest[0]).abs().sum(0)
+        rows, columns = torch.meshgrid(*(torch.arange(n) * 8 + 4 for n in changed.shape),
+                                       indexing="ij")
+        centre = torch.stack([(changed * rows).sum(), (changed * columns).sum()]) / changed.sum()
+        assert changed.shape == (32, 32)
+        assert (centre - torch.tensor([y, x])).abs().max() < 5
+
+
 @pytest.mark.parametrize("name", ["torchvision:inception_v3", "torchvision:vgg19",
                                   "torchvision:resnet50", "mobilenetv3_large_100"])
 def test_named_backbones_give_logits_and_gradients(name: str) -> None:
