@@ -199,6 +199,20 @@ def _with_parents(runs: Path, output: Path) -> Path:
     return output
 
 
+def test_another_backbone_is_trained_and_searched_with(settings: Path, run: Run,
+                                                       tmp_path: Path) -> None:
+    assert run("--stage", "mimo", "--config", settings, "--output", tmp_path, "--quiet",
+               "--set", "classifier.backbone=torchvision:mobilenet_v3_small",
+               "--set", "classifier.weights=none", "--set", "stages.mimo.classifier.steps=2",
+               "--set", "stages.mimo.detector.steps=2") == 0
+    infer = tool("infer")
+    images = settings.parent / "data" / "cytomine" / "images"
+    assert command.run(infer.main, infer.parser(), [
+        "--images", str(images), "--model", str(tmp_path), "--out", str(tmp_path / "found"),
+        "--limit", "2", "--device", "cpu", "--no-review", "--quiet"]) == 0
+    assert len(Manifest.read(tmp_path / "found" / "detections.json").images) == 2
+
+
 def test_settings_that_change_nothing_are_told(settings: Path, run: Run, tmp_path: Path,
                                                caplog: pytest.LogCaptureFixture) -> None:
     # The data are looked at, and the settings; then the stage that is not there ends it.
