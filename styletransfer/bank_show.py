@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from musicon.datasets.files import write_atomic
 from musicon.datasets.images import decode_reduced
 from musicon.datasets.records import ImageRecord, Manifest
+from musicon.styletransfer.bank_files import SCENES
 from musicon.styletransfer.contact_sheet import Cell, contact_sheet
 from musicon.styletransfer.weights import StyleError
 
@@ -49,8 +50,10 @@ def show(bank: Path, out: Path, *, contents: Path | None = None, styles: Path | 
     common = Counter(style for name in names for style in by_content[name])
     wanted = [style for style, _ in sorted(common.items(), key=lambda row: (-row[1], row[0]))]
     wanted = sorted(wanted[:columns])
-    plain = {} if contents is None else _plain(Manifest.read(contents), {
-        name.split("/", 1)[-1] for name in names})
+    plain: dict[str, NDArray[np.uint8]] = {}
+    for place in (contents, bank / SCENES) if contents is not None else ():
+        if place == contents or place.is_dir():
+            plain |= _plain(Manifest.read(place), {name.split("/", 1)[-1] for name in names})
     looks = {} if styles is None else {
         str(r.extra.get("style")): (Manifest.read(styles).path(r), r)
         for r in Manifest.read(styles).images}

@@ -266,3 +266,48 @@ def test_another_seed_draws_otherwise() -> None:
     assert draw(keys, groups, groups, 2, 0) != draw(keys, groups, groups, 2, 1)
     counts = Counter(style for row in draw(keys, groups, groups, 4, 0) for style in row)
     assert min(counts.values()) >= 19 and max(counts.values()) <= 21  # 20 each, on average
+
+
+def test_composed_scenes_are_styled_as_wholes(place: Path, make: Make, tmp_path: Path) -> None:
+    photos = []
+    for number in range(4):
+        image = np.full((80, 90, 3), 255, np.uint8)
+        image[20:60, 25:65] = painted(number % 3, number, (40, 40))
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "p" / f"{number}.png")
+        photos.append(ImageRecord(number + 1, f"{number}.png", 90, 80, labels=(1 + number % 2,),
+                                  split="train", domain="mimo"))
+    Manifest(tmp_path / "p", (Category(1, "lute"), Category(2, "harp")), tuple(photos)).write(
+        tmp_path / "p")
+    common = ("--content", tmp_path / "p", "--composites", 5, "--size", 80)
+    assert make(tmp_path / "b", *common) == 2  # no grounds
+    assert make(tmp_path / "b", *common, "--grounds", place / "paintings") == 0
+    made, scenes = Manifest.read(tmp_path / "b"), Manifest.read(tmp_path / "b" / "scenes")
+    assert len(scenes) == 5 and len(made) == 2 * (4 + 5)
+    assert sum(len(record.boxes) for record in scenes.images) > 0
+    for record in made.images:
+        if record.attributes["content"].startswith("scenes/"):
+            scene = scenes.images[record.extra["content_id"] - 1]
+            assert [b.xyxy for b in record.boxes] == [b.xyxy for b in scene.boxes]
+            assert {b.origin for b in scene.boxes} <= {"composite"}
+            assert {b.origin for b in record.boxes} <= {"style"}
+    whole = contents_of(tmp_path / "b")
+    next((tmp_path / "b" / "scenes").glob("images/*/*.png")).unlink()
+    assert make(tmp_path / "b", *common, "--grounds", place / "paintings") == 0
+    assert contents_of(tmp_path / "b") == whole
+
+
+def test_the_contact_sheet_shows_contents_and_styles(place: Path, make: Make, tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "b")
+    sheet = tmp_path / "sheet.png"
+    assert build_bank("show", tmp_path / "b", "--content", place / "photos", "--styles",
+                      place / "styles", "--out", sheet, "--rows", 3, "--columns", 2) == 0
+    bare = tmp_path / "bare.png"
+    build_bank("show", tmp_path / "b", "--out", bare, "--rows", 3, "--columns", 2)
+    larger, smaller = Image.open(sheet), Image.open(bare)
+    assert larger.width > smaller.width and larger.height > smaller.height
+    # The photo's own stripes of brown and red are in the first column of the second row.
+    assert len(larger.crop((0, 200, 180, 400)).getcolors(1 << 20) or ()) > 100
+    assert build_bank("show", place / "photos", "--out", sheet) == 2
+    assert "make a bank" in capsys.readouterr().err
