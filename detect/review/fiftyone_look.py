@@ -17,6 +17,8 @@ LABEL_FIELDS = (GROUND_TRUTH, PREDICTIONS, CORRECTIONS)
 STATE = "musicon"
 """Hidden sample field: the image's record and the boxes that the corrections began with."""
 PREVIEW = "preview_path"
+CONTENT = "attributes.content"
+"""What a picture of a style bank was made from (``build_bank.py make``)."""
 EVALUATION = "eval"
 IOU = 0.5
 MAX_NAMES = 600
@@ -159,12 +161,16 @@ def save_views(fo: Any, dataset: Any, evaluated: bool) -> list[str]:
                else dataset.exists(GROUND_TRUTH).match(
                    f(f"{GROUND_TRUTH}.detections").length() == 0))
     views["no instrument"] = nothing, "images without any box"
+    if dataset.has_field(CONTENT) and dataset.count(CONTENT):
+        views["by content"] = (dataset.exists(CONTENT).group_by(CONTENT),
+                               "each content of a style bank once; opened, it shows all its styles")
     done = (f(REVIEWED) == True) | f("tags").contains(REVIEWED)  # noqa: E712 (builds a query)
     views["to review"] = dataset.match(~done), "images that are not marked as reviewed yet"
     views["reviewed"] = dataset.match(done), "images that are marked as reviewed"
     for name, (view, description) in views.items():
         dataset.save_view(name, view, description=description, overwrite=True)
-    for name in {"missed", "false alarms", "label disagreements", "uncertain"} - set(views):
+    for name in {"missed", "false alarms", "label disagreements", "uncertain",
+                 "by content"} - set(views):
         if dataset.has_saved_view(name):
             dataset.delete_saved_view(name)
     return list(views)

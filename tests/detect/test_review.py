@@ -435,6 +435,22 @@ def test_class_labelled_images_disagree_by_name(
     dataset.delete()
 
 
+def test_a_style_bank_is_grouped_by_content(
+        database: None, gallery: tuple[Manifest, Manifest]) -> None:
+    truth, _ = gallery
+    bank = replace(truth, images=tuple(
+        replace(record, attributes={"content": f"photos/{number // 2}.jpg", "style": f"c{number}"})
+        for number, record in enumerate(truth.images)))
+    dataset = app.load_dataset("test-bank", bank)
+    view = dataset.load_saved_view("by content")
+    assert len(view) == (len(dataset) + 1) // 2
+    styles = view.get_dynamic_group("photos/0.jpg").values("attributes.style")
+    assert sorted(styles) == ["c0", "c1"]
+    app.load_dataset("test-bank", truth, overwrite=True)
+    assert not dataset.has_saved_view("by content")
+    dataset.delete()
+
+
 def test_foreign_dataset_and_unknown_name_are_refused(
         database: None, gallery: tuple[Manifest, Manifest]) -> None:
     fo = app.connect()
