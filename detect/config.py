@@ -203,6 +203,7 @@ class Config(Settings):
     """Everything a run of ``train_net.py`` needs."""
 
     name: str = "musicon"
+    """What ``lineage.json`` calls the run."""
     seed: int = Field(0, ge=0)
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
@@ -307,7 +308,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         there = f"; there are {', '.join(others[:8])}" if others else ""
         raise ConfigError(f"{file}: no such settings file{there}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: not a readable YAML file ({error})") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file}: not a readable YAML file ({reason}); give one such as "
+                          "configs/stages/default.yaml") from None
     if document is None:
         return {}
     if not isinstance(document, dict):

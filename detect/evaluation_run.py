@@ -75,6 +75,8 @@ class EvaluationResult:
         metrics: Figures of the boxes.
         crops: Figures of the classifier alone on true boxes; None where no model ran.
         pictures: The same on whole pictures of one instrument that nobody boxed.
+        named_crops: What ``crops`` was worked out from.
+        named_pictures: The same of ``pictures``.
         rejected: Images that could not be read.
         out: Folder with metrics.json, report.html, plots and rejects.jsonl.
     """
@@ -82,6 +84,8 @@ class EvaluationResult:
     metrics: DetectionMetrics
     crops: CropMetrics | None
     pictures: CropMetrics | None
+    named_crops: NamedCrops | None
+    named_pictures: NamedCrops | None
     rejected: int
     out: Path
 
@@ -103,7 +107,8 @@ def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
     drawn = _plots(metrics, crops)
     for name, png in drawn.items():
         write_atomic(options.out / f"{name}.png", png)
-    result = EvaluationResult(metrics, crops, pictures, len(predictions.rejects), options.out)
+    result = EvaluationResult(metrics, crops, pictures, predictions.crops, predictions.pictures,
+                              len(predictions.rejects), options.out)
     document = {"facts": facts, **_json(result, predictions)}
     write_atomic(options.out / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1))
     if options.predictions is None:

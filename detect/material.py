@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from musicon.datasets.composites import Cutout, Scene, compose, cut_out, distractor
 from musicon.datasets.foreground import find_foreground
 from musicon.datasets.images import probe, sha256
-from musicon.datasets.loading import ImageStore, resize_longer
+from musicon.datasets.loading import ImageStore, Recent, resize_longer
 from musicon.datasets.records import ImageRecord, Manifest, UserError
 from musicon.datasets.transforms import Augmentation
 from musicon.detect.config import BankConfig, CompositesConfig
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 WORKING_SIDE = 512
 """Longer side, in pixels, of the images that are held in memory."""
 PHOTO_DOMAIN = "mimo"
-MAX_CUTOUTS = 3000
-"""Cut-outs kept in memory, the oldest given up first."""
+CUTOUT_BYTES = 1_000_000_000
+"""Memory for cut-outs, those not used for longest given up first."""
 TRIES = 30
 """Photos looked at before giving up on finding one that can be cut out."""
 
@@ -106,8 +106,8 @@ class Material:
         return None
 
     @cached_property
-    def _cut(self) -> dict[Path, Cutout | None]:
-        return {}
+    def _cut(self) -> Recent[Cutout | None]:
+        return Recent(CUTOUT_BYTES, _size)
 
     @cached_property
     def _by_label(self) -> dict[int, list[Item]]:
@@ -122,11 +122,7 @@ class Material:
         The outline is the photo's, the colours are those of ``look``, a styled version of it.
         """
         look = look or item
-        if look.path not in self._cut:
-            if len(self._cut) >= MAX_CUTOUTS:
-                self._cut.pop(next(iter(self._cut)))
-            self._cut[look.path] = self._cut_out(item, look)
-        return self._cut[look.path]
+        return self._cut.get(look.path, lambda: self._cut_out(item, look))
 
     def _cut_out(self, item: Item, look: Item) -> Cutout | None:
         image, _ = self.store.get(item.path)
@@ -175,6 +171,10 @@ class Material:
     @cached_property
     def _augment(self) -> Augmentation:
         return Augmentation("strong")
+
+
+def _size(cutout: Cutout | None) -> int:
+    return 0 if cutout is None else cutout.rgba.nbytes
 
 
 def random_window(image: NDArray[np.uint8], rng: np.random.Generator,

@@ -164,6 +164,7 @@ class Stage:
                 **shared, "model": models["classifier"], "fit": settings["classifier"]})
             classifier.eval()
             self.say(f"stage {self.name}: classifier's temperature {crops.calibrate():.2f}")
+            del crops  # and the pictures that it holds
         classifier.eval()
         detector = self.build_detector(classifier)
         if self.settings.detector.steps:
@@ -289,6 +290,7 @@ class Stage:
         """Where the model comes from."""
         parent = self.parent
         return {
+            "name": self.config.name,
             "stage": self.name,
             "parent": None if parent is None else {
                 "stage": parent.stage, "folder": str(parent.folder), "weights": self.parent_hash},

@@ -1,0 +1,285 @@
+"""What each part contributes: variants of one configuration, over seeds, on the same pictures.
+
+A grid file names the settings that all variants share, what each variant sets otherwise, the
+seeds, and the data sets whose test split is scored. Every variant is trained once a seed, all of
+its stages, and the last stage's model is scored. What is done is kept. Differences are to the
+first variant, with 95% intervals of a paired bootstrap: each round draws the same pictures for
+both variants, and averages over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from musicon.datasets.command import DONE, SummaryTable
+from musicon.datasets.records import UserError, write_atomic
+from musicon.detect.config import Config, ConfigError, Settings, load
+from musicon.detect.evaluation_run import (
+    EvaluationOptions,
+    EvaluationResult,
+    bar_values,
+    run_evaluation,
+)
+from musicon.detect.matching import PooledBoxes, average_precision, pool
+
+ROUNDS = 1000
+FIGURES = {"picture_top1": "whole pictures named", "crop_top1": "true boxes named",
+           "agnostic_ap50": "AP50, any instrument", "false_alarms": "false alarms an empty work"}
+MINUTES = "minutes"
+
+
+class Grid(Settings):
+    """A grid file."""
+
+    base: Path
+    """Settings that the variants share."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    tests: dict[str, Path]
+    """Name -> manifest whose test split is scored."""
+    figures: tuple[str, ...] = tuple(FIGURES)
+    variants: dict[str, tuple[str, ...]] = Field(min_length=1)
+    """Name -> overrides, such as ``stages.mimo.bank=data/bank``; the first is compared with."""
+    output: Path
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One variant with one seed on one data set.
+
+    Attributes:
+        figures: Name -> value, of those that could be measured.
+        right: Figure -> bool (N,), whether each crop or picture was named rightly.
+        pooled: The found boxes; None where no image is boxed.
+    """
+
+    figures: Mapping[str, float]
+    right: Mapping[str, NDArray[np.bool_]]
+    pooled: PooledBoxes | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``benchmark.py ablation``."""
+    parser.add_argument("--config", type=Path, required=True, help="grid file")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the grid's")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="train no other variants")
+    parser.add_argument("--quiet", action="store_true")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, score, compare; print the table and write ablation.json, .md and .png."""
+    grid = read_grid(options.config)
+    seeds = tuple(options.seeds or grid.seeds)
+    names = [name for name in grid.variants if not options.only or name in options.only]
+    if unknown := set(options.only or ()) - set(grid.variants):
+        raise UserError(f"--only {sorted(unknown)[0]}: the grid's variants are "
+                        f"{', '.join(grid.variants)}")
+    scored: dict[str, dict[int, dict[str, Scored]]] = {}
+    minutes: dict[str, list[float]] = {}
+    for seed in seeds:
+        for name in names:
+            config = load(grid.base, [*grid.variants[name], f"seed={seed}",
+                                      f"output={grid.output / name / f'seed-{seed}'}"])
+            taken, found = _one(config, grid.tests, options.quiet)
+            scored.setdefault(name, {})[seed] = found
+            minutes.setdefault(name, []).append(taken)
+    rows = compare(scored, grid.figures)
+    _write(grid.output, rows, minutes, seeds)
+    print(f"\n{_table(rows, minutes)}\n\nwritten: {grid.output / 'ablation.md'}, .json, .png")
+    return DONE
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a grid file.
+
+    Raises:
+        ConfigError: Naming the key that is wrong, or saying that the file is none.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Grid.model_validate(document)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable grid file ({' '.join(str(error).split())})"
+                          ) from None
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, f['loc'])) or 'the file'}: {f['msg']}"
+                  for f in error.errors()]
+        raise ConfigError(f"{path}: {'; '.join(faults)}; a grid has base, tests, variants and "
+                          "output, as configs/benchmarks/bank-classifier.yaml has") from None
+
+
+def _one(config: Config, tests: Mapping[str, Path], quiet: bool,
+         ) -> tuple[float, dict[str, Scored]]:
+    """Train one variant with one seed; minutes of training, and test -> scores."""
+    from musicon.detect.stages import train
+
+    results = train(config, config.stage_names(), quiet=quiet)
+    folder = results[-1].folder
+    found = {}
+    for test, manifest in tests.items():
+        out = folder.parent / "evaluation" / test
+        done = run_evaluation(EvaluationOptions(data=manifest, out=out, model=folder, quiet=quiet))
+        found[test] = _scored(done)
+    return sum(result.seconds for result in results) / 60, found
+
+
+def _scored(result: EvaluationResult) -> Scored:
+    values = {key: value for key, value in bar_values(result).items() if value is not None}
+    right = {}
+    for key, said in (("crop_top1", result.named_crops), ("picture_top1", result.named_pictures)):
+        if said is not None and len(said.labels):
+            right[key] = said.probabilities.argmax(axis=1) == said.labels
+    matched = result.metrics.matched
+    return Scored(values, right, pool(matched) if matched else None)
+
+
+def compare(scored: Mapping[str, Mapping[int, Mapping[str, Scored]]],
+            figures: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a data set, figure and variant: values over seeds, and the difference to the first.
+
+    Args:
+        scored: Variant -> seed -> data set -> scores; every variant has the same seeds.
+        figures: Names of figures; those that could not be measured have no row.
+    """
+    first = next(iter(scored))
+    rows: list[dict[str, Any]] = []
+    tests = dict.fromkeys(t for seeds in scored.values() for found in seeds.values() for t in found)
+    for test in tests:
+        for figure in figures:
+            for variant, seeds in scored.items():
+                values = [found[test].figures[figure] for found in seeds.values()
+                          if figure in found[test].figures]
+                if len(values) < len(seeds):
+                    continue
+                row = {"test": test, "figure": figure, "variant": variant, "values": values}
+                if variant != first:
+                    row["interval"] = _interval(
+                        [found[test] for found in scored[first].values()],
+                        [found[test] for found in seeds.values()], figure)
+                rows.append(row)
+    return rows
+
+
+def _interval(before: Sequence[Scored], after: Sequence[Scored],
+              figure: str) -> list[float] | None:
+    """95% interval of the mean difference over seeds; None for figures without a bootstrap."""
+    measures = [(_measure(a, figure), _measure(b, figure))
+                for a, b in zip(before, after, strict=True)]
+    count = _count(before[0], figure)
+    if count == 0 or any(a is None or b is None for a, b in measures):
+        return None
+    if any(_count(s, figure) != count for s in (*before, *after)):
+        raise UserError("a paired comparison needs all variants scored on the same pictures; "
+                        "the data changed between two runs: begin anew with another output")
+    rng, differences = np.random.default_rng(0), []
+    for _ in range(ROUNDS):
+        weights = rng.multinomial(count, np.full(count, 1 / count))
+        drawn = [(a(weights), b(weights)) for a, b in measures if a is not None and b is not None]
+        if all(x is not None and y is not None for x, y in drawn):
+            differences.append(mean(y - x for x, y in drawn))  # type: ignore[operator]
+    return [float(q) for q in np.quantile(differences, (0.025, 0.975))] if differences else None
+
+
+def _count(scored: Scored, figure: str) -> int:
+    """Pictures, or crops, that a figure is measured on."""
+    if figure in scored.right:
+        return len(scored.right[figure])
+    if figure == "agnostic_ap50" and scored.pooled is not None:
+        return len(scored.pooled.to_find)
+    return 0
+
+
+def _measure(scored: Scored, figure: str,
+             ) -> Callable[[NDArray[np.int64]], float | None] | None:
+    """The figure as a function of how often each picture counts."""
+    if figure in scored.right:
+        right = scored.right[figure]
+        return lambda weights: float((weights * right).sum() / weights.sum())
+    if figure == "agnostic_ap50" and scored.pooled is not None:
+        pooled = scored.pooled
+        return lambda weights: average_precision(pooled, weights)
+    return None
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{mean(values):.3f} ± {stdev(values):.3f}"
+
+
+def _cells(row: Mapping[str, Any], base: Sequence[float]) -> tuple[str, str, str]:
+    """Mean and spread, difference to the first variant, its interval."""
+    if row["values"] is base:
+        return _spread(row["values"]), "", ""
+    interval = row.get("interval")
+    return (_spread(row["values"]), f"{mean(row['values']) - mean(base):+.3f}",
+            "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}")
+
+
+def _lines(rows: Sequence[Mapping[str, Any]],
+           minutes: Mapping[str, Sequence[float]]) -> list[tuple[str, ...]]:
+    base: dict[tuple[str, str], Sequence[float]] = {}
+    lines = []
+    for row in rows:
+        first = base.setdefault((row["test"], row["figure"]), row["values"])
+        lines.append((row["test"], FIGURES.get(row["figure"], row["figure"]), row["variant"],
+                      *_cells(row, first)))
+    return [*lines, *(("training", MINUTES, variant, _spread(taken), "", "")
+                      for variant, taken in minutes.items())]
+
+
+HEAD = ("test", "figure", "variant", "mean ± sd", "difference", "95% interval")
+
+
+def _table(rows: Sequence[Mapping[str, Any]], minutes: Mapping[str, Sequence[float]]) -> str:
+    table = SummaryTable(*HEAD)
+    for line in _lines(rows, minutes):
+        table.add(*line)
+    return str(table)
+
+
+def _write(output: Path, rows: Sequence[Mapping[str, Any]],
+           minutes: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> None:
+    document = {"seeds": list(seeds), "rows": list(rows), "minutes": dict(minutes)}
+    write_atomic(output / "ablation.json", json.dumps(document, indent=1))
+    lines = [f"| {' | '.join(line)} |" for line in (HEAD, *_lines(rows, minutes))]
+    lines.insert(1, f"|{'---|' * len(HEAD)}")
+    write_atomic(output / "ablation.md", "\n".join(lines) + "\n")
+    write_atomic(output / "ablation.png", _plot(rows))
+
+
+def _plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """One panel a data set and figure: a bar a variant, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    from musicon.detect.plots import to_png
+
+    panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        panels.setdefault((row["test"], row["figure"]), []).append(row)
+    height = 1.0 + 0.32 * max(len(panel) for panel in panels.values())
+    figure = Figure(figsize=(9, height * -(-len(panels) // 2)), layout="constrained")
+    axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
+    for axis, ((test, name), panel) in zip(axes, panels.items(), strict=False):
+        for place, row in enumerate(panel):
+            axis.barh(place, mean(row["values"]), color="#9db8d2" if place else "#c9c9c9")
+            axis.plot(row["values"], [place] * len(row["values"]), "o", color="#22364a", ms=3)
+        axis.set_yticks(range(len(panel)), [row["variant"] for row in panel], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xlim(left=0)
+        axis.set_title(f"{test}: {FIGURES.get(name, name)}", fontsize=9, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    for axis in axes[len(panels):]:
+        axis.set_visible(False)
+    return to_png(figure)

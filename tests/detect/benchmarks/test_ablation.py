@@ -1,0 +1,89 @@
+"""Ablations: what is compared, with which interval, and what a wrong grid is answered with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.stats import bootstrap
+
+from musicon.detect.benchmarks.ablation import Scored, compare, read_grid
+from musicon.detect.config import ConfigError
+from musicon.detect.matching import PooledBoxes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def crops(right: np.ndarray) -> Scored:
+    return Scored({"crop_top1": float(right.mean())}, {"crop_top1": right}, None)
+
+
+def test_the_interval_is_scipys_paired_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    before, after = rng.random(400) < 0.3, rng.random(400) < 0.5
+    rows = compare({"plain": {0: {"art": crops(before)}}, "bank": {0: {"art": crops(after)}}},
+                   ["crop_top1", "agnostic_ap50"])
+    assert [row["variant"] for row in rows] == ["plain", "bank"]
+    assert "interval" not in rows[0]
+    expected = bootstrap((after.astype(float) - before,), np.mean, method="percentile",
+                         n_resamples=5000, rng=np.random.default_rng(1)).confidence_interval
+    assert rows[1]["interval"] == pytest.approx([expected.low, expected.high], abs=0.012)
+
+
+def test_seeds_are_averaged_and_the_same_model_differs_by_nothing() -> None:
+    pooled = PooledBoxes(np.array([0.9, 0.8, 0.3]), np.array([True, False, True]),
+                         np.array([0, 1, 2]), np.array([1, 1, 1]))
+    scored = Scored({"agnostic_ap50": 0.5}, {}, pooled)
+    rows = compare({name: {s: {"art": scored} for s in (0, 1)} for name in ("a", "b")},
+                   ["agnostic_ap50"])
+    assert rows[1]["values"] == [0.5, 0.5] and rows[1]["interval"] == [0, 0]
+
+
+def test_a_figure_that_one_variant_lacks_has_no_interval() -> None:
+    empty = Scored({}, {}, None)
+    rows = compare({"a": {0: {"art": empty}}, "b": {0: {"art": crops(np.ones(3, bool))}}},
+                   ["crop_top1"])
+    assert [row["variant"] for row in rows] == ["b"] and rows[0]["interval"] is None
+
+
+@pytest.mark.parametrize(("text", "part"), [
+    ("seeds: [0]", "base"), ("[", "not a readable grid"), ("- 1", "the file"),
+    ("base: a.yaml\ntests: {}\noutput: x\nvariants: {}", "variants"),
+])
+def test_a_wrong_grid_is_one_sentence(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=part):
+        read_grid(file)
+
+
+def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
+    tool = [sys.executable, str(ROOT / "tools" / "prepare_data.py"), "atelier", "--size", "60",
+            "--workers", "1", "--quiet", "--out", str(tmp_path / "data")]
+    subprocess.run(tool, check=True, stdout=subprocess.DEVNULL)
+    fit = {"steps": 1, "batch_size": 2, "augmentation": "none", "ema_decay": None}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({
+        "classifier": {"image_size": 32, "weights": "none"},
+        "detector": {"family": "ssdlite", "image_size": 128},
+        "stages": {"cytomine": {"manifest": str(tmp_path / "data" / "cytomine"),
+                                "classifier": fit, "detector": {**fit, "steps": 0}}}}))
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({
+        "base": str(tmp_path / "base.yaml"), "output": str(tmp_path / "out"), "seeds": [0],
+        "tests": {"scenes": str(tmp_path / "data" / "cytomine")},
+        "variants": {"plain": [], "all classes even": [
+            "stages.cytomine.classifier.balance=loss"]}}))
+    command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), "ablation", "--quiet",
+               "--config", str(tmp_path / "grid.yaml")]
+    first = subprocess.run(command, check=True, capture_output=True, text=True)
+    document = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert {row["variant"] for row in document["rows"]} == {"plain", "all classes even"}
+    assert "true boxes named" in first.stdout
+    weights = tmp_path / "out" / "plain" / "seed-0" / "cytomine" / "model" / "weights.safetensors"
+    made = weights.stat().st_mtime_ns
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert weights.stat().st_mtime_ns == made and again.stdout == first.stdout
