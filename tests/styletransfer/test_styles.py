@@ -12,6 +12,7 @@ import pytest
 import torch
 from painted import SMALL, build_bank, manifest, painted
 from PIL import Image
+from scipy.spatial.distance import cdist
 from sklearn.cluster import DBSCAN
 
 from musicon.datasets import command
@@ -19,8 +20,10 @@ from musicon.datasets.duplicates import fingerprint, nearest_copies
 from musicon.datasets.images import sha256
 from musicon.datasets.records import Manifest
 from musicon.styletransfer import encoder as encoders
+from musicon.styletransfer.clusters import dbscan, k_distances
 from musicon.styletransfer.gram import grams, style_loss
 from musicon.styletransfer.gram_vectors import GramVectors, middle_square
+from musicon.styletransfer.style_features import embed
 from musicon.styletransfer.styles import read_styles
 
 KINDS = 4
@@ -189,3 +192,24 @@ def test_copies_of_real_paintings_are_found_and_others_are_not(real_fixture: Pat
     right = sum(at == number for number, at in enumerate(found))
     assert right >= 0.97 * len(files)
     assert all(at is None or at == number for number, at in enumerate(found))
+
+
+@pytest.mark.real
+def test_real_paintings_get_the_labels_of_the_plain_algorithm(real_fixture: Path,
+                                                              tmp_path: Path) -> None:
+    """480 paintings, Gram matrices of relu1_1 to relu3_1, several eps, against scikit-learn."""
+    files = sorted((real_fixture / "paintings_peopleart" / "JPEGImages").rglob("*.jpg"))
+    weights = real_fixture / "weights" / "vgg19_normalised" / "vgg_normalised_conv3_1.safetensors"
+    encoder = encoders.build(weights, pooling="average")
+    vectors = GramVectors(files, encoder, side=64, store=tmp_path / "v", room=10**9)
+    points = embed(vectors, [file.name for file in files], tmp_path / "features", 0,
+                   lambda items, total, what: iter(items))
+    exact = vectors(np.arange(len(files)))
+    distances = cdist(exact.astype(np.float64), exact)
+    curve = k_distances(points, 5)
+    for eps in np.percentile(curve, (10, 30, 50, 70, 90)) * 1.00001:
+        for min_samples in (3, 5):
+            found = dbscan(points, vectors, float(eps), min_samples)
+            plain = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit(distances)
+            assert found.labels.tolist() == plain.labels_.tolist()
+            assert found.checked < 1000
