@@ -161,7 +161,8 @@ def compare(scored: Mapping[str, Mapping[int, Mapping[str, Scored]]],
                           if figure in found[test].figures]
                 if len(values) < len(seeds):
                     continue
-                row = {"test": test, "figure": figure, "variant": variant, "values": values}
+                row: dict[str, Any] = {"test": test, "figure": figure, "variant": variant,
+                                       "values": values}
                 if variant != first:
                     row["interval"] = _interval(
                         [found[test] for found in scored[first].values()],
