@@ -33,6 +33,5 @@ prepare coco "$out/parts/guitars" "$out/parts/mandolins" "$out/parts/photoart50"
 
 prepare coco "$fixture/artworks_boxed" --domain cytomine --pattern '(?P<painter>[^_/]+)_[^/]*$' \
   --group-by painter --hold-out val --split 85/15/0 --out "$out/cytomine"
-prepare folder "$fixture/paintings_peopleart/JPEGImages" --class negative --domain cytomine \
-  --pattern '(?P<movement>[^/]+)/(?P<painter>[^_/]+)_' --group-by painter \
-  --apart-from "$out/cytomine" --split 85/15/0 --out "$out/paintings"
+prepare peopleart "$fixture/paintings_peopleart" --without-instruments --domain cytomine \
+  --group-by painter --apart-from "$out/cytomine" --split 85/15/0 --out "$out/paintings"

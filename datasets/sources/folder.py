@@ -1,18 +1,23 @@
 """A folder a class: ``violin/0001.jpg``, ``harp/scan 3.png``; nested folders are fine.
 
-The folder below PATH names the class; folders train, val and test above the classes are
-understood. One class for a whole folder: ``--class NAME``.
+The folder below PATH names the class (``--level 2``: the one below that); folders train, val and
+test above the classes are understood. One class for a whole folder: ``--class NAME``.
+
+Folders that tell something else of the work, in any language: ``--attribute movement`` for
+``Kubismus/1.jpg``, ``--attribute movement,painter`` for ``Kubismus/Braque/1.jpg``.
 """
 
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from musicon.datasets.boxes import Xyxy, xywh_to_xyxy
-from musicon.datasets.command import counted
+from musicon.datasets.command import count, counted
 from musicon.datasets.images import FOREIGN_SUFFIXES, ImageError, find_images, probe
 from musicon.datasets.records import Box, ImageRecord, Rejects
 from musicon.datasets.sources import class_names
@@ -35,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="every picture is of this class, whatever folder it is in; 'negative' for pictures "
              f"without instruments, '{UNLABELLED}' where nobody knows")
     parser.add_argument(
+        "--level", type=count, default=1, metavar="N",
+        help="which folder below PATH names the class (default 1); 2 for photo/violin/1.jpg")
+    parser.add_argument(
+        "--attribute", type=_names, default=(), metavar="NAME[,NAME]",
+        help="the folders are not instruments but tell this of the work, the outer one first: "
+             "movement; movement,painter. Names are kept as they are written")
+    parser.add_argument(
         "--boxes", type=Path, metavar="FILE",
         help="text file, or folder of .txt files, with lines 'picture x y width height' in pixels")
     parser.add_argument(
@@ -54,14 +66,17 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     if not files:
         raise SourceError(f"{options.path}: no pictures in it; expected {root.name}/CLASS/*.jpg")
     splits = options.single_class is None and _has_split_folders(root, files)
+    if options.attribute:
+        return _described(root, files, options, splits, rejects)
     found: list[tuple[Path, str, str | None]] = []
     for path in files:
         parts = path.relative_to(root).parts
         below = parts[1:] if splits else parts
         if options.single_class is not None:
             found.append((path, options.single_class, None))
-        elif len(below) > 1:
-            found.append((path, below[0], split_of(f"{parts[0]}/x") if splits else None))
+        elif len(below) > options.level:
+            split = split_of(f"{parts[0]}/x") if splits else None
+            found.append((path, below[options.level - 1], split))
         else:
             rejects.add(path, "not in a class folder (or give --class NAME for all)")
     if not found:
@@ -77,11 +92,48 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
             records.append((path, record))
     notes = [*names.notes, *_notes(root, files)]
     if options.boxes is not None:
-        records, count = _with_boxes(records, _read_boxes(options.boxes, rejects), rejects)
-        if count:
-            notes.append(f"{counted(count, 'box', 'boxes')} left out: their picture's class is no "
+        records, unwanted = _with_boxes(records, _read_boxes(options.boxes, rejects), rejects)
+        if unwanted:
+            notes.append(f"{counted(unwanted, 'box', 'boxes')} left out: their picture's class is no "
                          "instrument")
     return SourceData(names.categories, records, {"layout": "folder"}, tuple(notes), names.rows)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """``movement, painter`` -> its parts."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: write names such as movement,painter")
+    return names
+
+
+def _described(root: Path, files: Sequence[Path], options: argparse.Namespace, splits: bool,
+               rejects: Rejects) -> SourceData:
+    """Pictures of which the folders tell attributes, and nobody the instruments.
+
+    The folders below the first become part of the file's name, so that works of two painters
+    stay apart: ``Kubismus/Braque/1.jpg`` is listed as ``Kubismus/Braque_1.jpg``.
+    """
+    names, records = options.attribute, []
+    for path in files:
+        split, *parts = path.relative_to(root).parts if splits else ("", *path.relative_to(
+            root).parts)
+        if len(parts) <= len(names):
+            rejects.add(path, f"not in a folder for each of {', '.join(names)}")
+            continue
+        values = [unicodedata.normalize("NFC", " ".join(part.split())) for part in parts]
+        records.append((path, ImageRecord(
+            0, f"{parts[0]}/{'_'.join(parts[1:])}", 0, 0, labels=None,
+            split=split_of(f"{split}/x") if splits else None,
+            attributes=dict(zip(names, values, strict=False)))))
+    if not records:
+        raise SourceError(f"{options.path}: {len(files)} pictures, but none in a folder for each "
+                          f"of {', '.join(names)}; expected {root.name}/"
+                          f"{'/'.join(name.upper() for name in names)}/*.jpg")
+    if options.single_class is not None or options.boxes is not None:
+        raise SourceError("--attribute says that the folders are no instruments; leave out "
+                          "--class and --boxes")
+    return SourceData((), records, {"layout": "folder"}, tuple(_notes(root, files)))
 
 
 def _transparent(path: Path, rejects: Rejects) -> bool:

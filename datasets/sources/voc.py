@@ -150,13 +150,17 @@ def _size(document: ElementTree.Element) -> tuple[int, int]:
 
 
 def _image_sets(root: Path) -> dict[str, str]:
-    """Stem of a picture -> split, from ImageSets/Main/train.txt, val.txt, test.txt."""
+    """Stem of a picture -> split, from ImageSets/Main/train.txt, val.txt, test.txt.
+
+    Where these are missing, the lists of a class (person_train.txt) name the same pictures.
+    """
     splits: dict[str, str] = {}
-    for name in SPLITS:
+    for name in (*SPLITS, *(f"*_{split}" for split in SPLITS)):
         for file in root.rglob(f"ImageSets/Main/{name}.txt"):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 words = line.split()
                 if words:
                     stem = PurePosixPath(words[0]).name
-                    splits.setdefault(PurePosixPath(stem).stem if "." in stem else stem, name)
+                    splits.setdefault(PurePosixPath(stem).stem if "." in stem else stem,
+                                      name.removeprefix("*_"))
     return splits

@@ -158,6 +158,15 @@ def test_unknown_source_lists_those_that_exist() -> None:
         base.load("cocco")
 
 
+def test_level_of_the_class_folder(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
+    draw("photo/lute/a.jpg")
+    draw("painting/harp/old/b.jpg")
+    draw("painting/c.jpg")
+    data, rejects = read_source("folder", tmp_path, "--level", "2")
+    assert [c.name for c in data.categories] == ["harp", "lute"]
+    assert [Path(file).name for file, _ in rejects.rows] == ["c.jpg"]
+
+
 @pytest.mark.real
 def test_photos_kaggle30(real_fixture: Path, read_source: Reader) -> None:
     data, rejects = read_source("folder", real_fixture / "photos_kaggle30")
@@ -176,6 +185,14 @@ def test_pacs(real_fixture: Path, read_source: Reader, domain: str) -> None:
     assert len(data.records) == 180 and len(rejects) == 0
     assert sum(r.is_negative for _, r in data.records) == 120
     assert [c.name for c in data.categories] == ["guitar"]
+
+
+@pytest.mark.real
+def test_pacs_whole(real_fixture: Path, read_source: Reader) -> None:
+    data, rejects = read_source("folder", real_fixture / "pacs", "--level", "2",
+                                "--negatives", "house", "person")
+    assert len(data.records) == 360 and len(rejects) == 0
+    assert Counter(r.labels for _, r in data.records) == {(1,): 120, (): 240}
 
 
 @pytest.mark.real
