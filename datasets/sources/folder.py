@@ -94,8 +94,8 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     if options.boxes is not None:
         records, unwanted = _with_boxes(records, _read_boxes(options.boxes, rejects), rejects)
         if unwanted:
-            notes.append(f"{counted(unwanted, 'box', 'boxes')} left out: their picture's class is no "
-                         "instrument")
+            notes.append(f"{counted(unwanted, 'box', 'boxes')} left out: their picture's class is "
+                         "no instrument")
     return SourceData(names.categories, records, {"layout": "folder"}, tuple(notes), names.rows)
 
 
