@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class UserError(ValueError):
@@ -62,6 +62,22 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
         if isinstance(error, OSError):
             error.filename = str(file)  # else it names no file, or the temporary one
         raise
+
+
+def lock(stream: IO[str]) -> bool:
+    """Take an open file for this process alone, until it is closed; False where another has it.
+
+    Where the system has no such locks (outside POSIX), two runs at once are the user's care.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Rejects:

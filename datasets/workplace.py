@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
 
+from musicon.datasets.files import lock
 from musicon.datasets.records import (
     MANIFEST_NAME,
     Manifest,
@@ -65,8 +65,9 @@ def workplace(out: Path, source: str, options: argparse.Namespace) -> Iterator[P
     work.mkdir(parents=True, exist_ok=True)
     given = json.dumps({**vars(options), "source": source, "quiet": None, "workers": None},
                        default=str, sort_keys=True)
-    with (work / _LOCK).open("w") as lock:
-        _lock(lock, out)
+    with (work / _LOCK).open("w") as running:
+        if not lock(running):
+            raise PrepareError(f"{out}: another run is making it just now; wait for it")
         file = work / _OPTIONS
         if not file.exists() or file.read_text(encoding="utf-8", errors="replace") != given:
             shutil.rmtree(work / "images", ignore_errors=True)
@@ -77,17 +78,6 @@ def workplace(out: Path, source: str, options: argparse.Namespace) -> Iterator[P
         except Exception:
             shutil.rmtree(work, ignore_errors=True)
             raise
-
-
-def _lock(stream: IO[str], out: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # no such lock outside POSIX; two runs at once are then the user's care
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PrepareError(f"{out}: another run is making it just now; wait for it") from None
 
 
 def publish(work: Path, out: Path, manifest: Manifest, earlier: Manifest | None) -> None:
