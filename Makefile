@@ -77,7 +77,7 @@ lock:
 	$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
 	UV_CUSTOM_COMPILE_COMMAND="make lock" .cache/uv/bin/uv pip compile --quiet --universal \
 	  --python-version 3.10 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --extra review --extra dev $(LOCK_ARGS) \
+	  --extra review --extra explain --extra dev $(LOCK_ARGS) \
 	  --output-file requirements.lock pyproject.toml
 
 clean:

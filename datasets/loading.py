@@ -81,6 +81,15 @@ def _image_bytes(entry: tuple[Image, float]) -> int:
     return entry[0].nbytes
 
 
+def square_around(box: NDArray[np.floating], margin: float) -> tuple[int, int, int, int]:
+    """The square that ``crop_square`` cuts out, xyxy in whole pixels."""
+    x0, y0, x1, y1 = (float(v) for v in box)
+    half = max(x1 - x0, y1 - y0, 8.0) * (0.5 + margin)
+    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+    return (int(np.floor(centre_x - half)), int(np.floor(centre_y - half)),
+            int(np.ceil(centre_x + half)), int(np.ceil(centre_y + half)))
+
+
 def crop_square(image: Image, box: NDArray[np.floating], margin: float, size: int) -> Image:
     """The square around a box, resized.
 
@@ -93,15 +102,11 @@ def crop_square(image: Image, box: NDArray[np.floating], margin: float, size: in
         margin: Share of the longer side.
         size: Side of the result in pixels.
     """
-    x0, y0, x1, y1 = (float(v) for v in box)
-    half = max(x1 - x0, y1 - y0, 8.0) * (0.5 + margin)
-    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2
+    left, top, right, bottom = square_around(box, margin)
     height, width = image.shape[:2]
-    left, top = int(np.floor(centre_x - half)), int(np.floor(centre_y - half))
-    right, bottom = int(np.ceil(centre_x + half)), int(np.ceil(centre_y + half))
     inner = image[max(top, 0):max(min(bottom, height), 1), max(left, 0):max(min(right, width), 1)]
     if inner.size == 0:
-        raise ValueError(f"box {[x0, y0, x1, y1]} lies outside the {width}x{height} image")
+        raise ValueError(f"box {[float(v) for v in box]} lies outside the {width}x{height} image")
     padding = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
     if any(padding):
         inner = cv2.copyMakeBorder(inner, *padding, cv2.BORDER_REPLICATE)

@@ -97,7 +97,8 @@ def test_every_locked_package_is_pinned_and_hashed() -> None:
 def test_every_dependency_is_locked() -> None:
     """A dependency added to pyproject.toml without ``make lock`` would be missing after set-up."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    tables = re.findall(r"^(dependencies|review|dev) = \[(.*?)\]$", text, re.DOTALL | re.MULTILINE)
+    tables = re.findall(r"^(dependencies|review|explain|dev) = \[(.*?)\]$", text,
+                        re.DOTALL | re.MULTILINE)
     named = {re.sub(r"[-_.]+", "-", name.lower())
              for _, body in tables for name in re.findall(r'"([A-Za-z0-9_.-]+)', body)}
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
