@@ -119,7 +119,7 @@ WATCHER = """
 import importlib, importlib.util, json, random, sys
 sys.dont_write_bytecode = True
 import numpy as np, torch, torchvision, lightning, timm, albumentations, cv2, sklearn.metrics
-import matplotlib, scipy.optimize, pydantic, yaml, PIL.Image
+import matplotlib, scipy.optimize, pydantic, requests, yaml, PIL.Image
 EVENTS = {"socket.connect", "socket.getaddrinfo", "socket.bind", "subprocess.Popen", "os.system",
           "os.posix_spawn", "os.fork", "os.exec", "urllib.Request", "os.mkdir", "os.remove"}
 happened, watching = [], True
