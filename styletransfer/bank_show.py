@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from musicon.datasets.contact_sheet import Cell, contact_sheet
 from musicon.datasets.files import write_atomic
 from musicon.datasets.images import decode_reduced
 from musicon.datasets.records import ImageRecord, Manifest
 from musicon.styletransfer.bank_files import SCENES
-from musicon.styletransfer.contact_sheet import Cell, contact_sheet
 from musicon.styletransfer.weights import StyleError
 
 SIDE = 170

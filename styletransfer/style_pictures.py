@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from musicon.datasets.contact_sheet import Cell, contact_sheet, fitted, grid
 from musicon.datasets.images import decode_reduced
 from musicon.styletransfer.clusters import NOISE, Clustering
-from musicon.styletransfer.contact_sheet import Cell, contact_sheet, fitted, grid
 from musicon.styletransfer.sketch import Floats, Indices, Points
 
 INK, QUIET, GRID, ACCENT = "#22303c", "#8795a1", "#e4e7eb", "#17646b"
