@@ -1,8 +1,8 @@
 """What each part contributes: variants of one configuration, over seeds, on the same pictures.
 
 A grid file names the settings that all variants share, what each variant sets otherwise, the
-seeds, and the data sets whose test split is scored. Every variant is trained once a seed, all of
-its stages, and the last stage's model is scored. What is done is kept. Differences are to the
+seeds, and the data sets whose test split is scored. Every variant is trained once a seed, and its
+last stage's model is scored. What is done is kept. Differences are to the
 first variant, with 95% intervals of a paired bootstrap: each round draws the same pictures for
 both variants, and averages over the seeds.
 """
@@ -44,6 +44,10 @@ class Grid(Settings):
 
     base: Path
     """Settings that the variants share."""
+    set: tuple[str, ...] = ()
+    """Overrides that the variants share."""
+    stages: tuple[str, ...] = ()
+    """Those to train; the last one's model is scored. All that ``base`` has, if none is named."""
     seeds: tuple[int, ...] = (0, 1, 2)
     tests: dict[str, Path]
     """Name -> manifest whose test split is scored."""
@@ -88,9 +92,10 @@ def run(options: argparse.Namespace) -> int:
     minutes: dict[str, list[float]] = {}
     for seed in seeds:
         for name in names:
-            config = load(grid.base, [*grid.variants[name], f"seed={seed}",
+            config = load(grid.base, [*grid.set, *grid.variants[name], f"seed={seed}",
                                       f"output={grid.output / name / f'seed-{seed}'}"])
-            taken, found = _one(config, grid.tests, options.quiet)
+            stages = grid.stages or config.stage_names()
+            taken, found = _one(config, stages, grid.tests, options.quiet)
             scored.setdefault(name, {})[seed] = found
             minutes.setdefault(name, []).append(taken)
     rows = compare(scored, grid.figures)
@@ -118,12 +123,12 @@ def read_grid(path: Path) -> Grid:
                           "output, as configs/benchmarks/bank-classifier.yaml has") from None
 
 
-def _one(config: Config, tests: Mapping[str, Path], quiet: bool,
+def _one(config: Config, stages: Sequence[str], tests: Mapping[str, Path], quiet: bool,
          ) -> tuple[float, dict[str, Scored]]:
     """Train one variant with one seed; minutes of training, and test -> scores."""
     from musicon.detect.stages import train
 
-    results = train(config, config.stage_names(), quiet=quiet)
+    results = train(config, stages, quiet=quiet)
     folder = results[-1].folder
     found = {}
     for test, manifest in tests.items():
