@@ -25,6 +25,7 @@ from musicon.detect.explanations import TITLES, heat
 from musicon.detect.explanations.feature_maps import Layer, feature_maps
 from musicon.detect.explanations.tracing import ExplanationError
 from musicon.detect.inference import MAX_NAME_BYTES, Listing
+from musicon.detect.outputs import EXPLANATIONS_NAME, REJECTS_NAME
 from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector
 from musicon.detect.plots import to_png
 
@@ -35,8 +36,6 @@ DPI = 100
 AT_ONCE = 4
 """Crops that go through the network together."""
 PICTURES, HEAT, FEATURE_MAPS, PAGE = "pictures", "heat", "feature_maps", "index.html"
-INDEX = "explanations.json"
-REJECTS_NAME = "rejects.jsonl"
 LAYERS = (1, 3, 4)
 """Convolutions whose maps are shown, counted from 1."""
 
@@ -220,7 +219,8 @@ def explain_images(explainer: Explainer, listing: Listing, out: Path) -> Explain
         reason = f" (the first: {rejects.rows[0][1]})" if rejects.rows else ""
         raise UserError(f"none of the {len(files)} files could be explained{reason}; all are "
                         f"listed in {out / REJECTS_NAME}")
-    write_atomic(out / INDEX, tables_to_json({"methods": list(options.methods), "images": rows}))
+    write_atomic(out / EXPLANATIONS_NAME,
+                 tables_to_json({"methods": list(options.methods), "images": rows}))
     write_page(out / PAGE, rows, [TITLES[m] for m in options.methods], rejects.rows)
     return Explained(len(rows), sum(len(row["parts"]) for row in rows), rejects, out / PAGE)
 

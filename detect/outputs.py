@@ -21,6 +21,8 @@ from musicon.detect.progress import ProgressLog, Row
 DETECTIONS_NAME = "detections.json"
 TABLE_NAME = "detections.csv"
 REJECTS_NAME = "rejects.jsonl"
+EXPLANATIONS_NAME = "explanations.json"
+"""Of ``tools/explain.py``: pictures, their parts and heat maps."""
 ANNOTATED = "annotated"
 COLUMNS = ("file", "instrument", "score", "x0", "y0", "x1", "y1", "image_width", "image_height",
            "detector_score", "classifier_score")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def main(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(f"{command.counted(done.images, 'image')} explained, "
               f"{command.counted(len(done.rejects), 'file')} left out; open {done.page}")
+        if options.method != [FEATURE_MAPS]:
+            print(f"in the review: python tools/review.py --heatmaps {shlex.quote(str(out))}")
     return command.DONE_WITH_REJECTS if len(done.rejects) else command.DONE
 
 

@@ -24,7 +24,7 @@ def review(options: argparse.Namespace) -> int:
         print("\n".join(session.export_lines(exported)))
         return command.DONE_WITH_REJECTS if exported.corrected.faulty else command.DONE
     loaded = session.load(options.data, options.predictions, options.name, options.split,
-                          options.overwrite, options.quiet)
+                          options.overwrite, options.quiet, options.heatmaps)
     if loaded is None:
         print("\n".join(session.list_lines()))
         return command.DONE
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="MANIFEST", help="the labelled data set: file or folder")
     add("--split", choices=("train", "val", "test"), help="only this part of the data set")
     add("--predictions", type=Path, metavar="DIR|FILE", help="what infer.py wrote")
+    add("--heatmaps", type=Path, metavar="DIR", help="what explain.py wrote")
     add("--name", help="name of the review (default: after the predictions' or data's folder)")
     add("--overwrite", action="store_true",
         help="begin anew: forget what was corrected in an earlier review of that name")

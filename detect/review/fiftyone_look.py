@@ -23,9 +23,16 @@ EVALUATION = "eval"
 IOU = 0.5
 MAX_NAMES = 600
 """Instruments offered when a box is named: with more, the App's list takes seconds to open."""
+HEAT_COLOURS = "inferno"
+_HEAT = "heat_"
 _TEXT_FIELDS = ("file_name", "split", "domain", "group", "rights", "source_url")
 _BOX_TEXTS = ("supercategory", "mimo", "hornbostel_sachs", "origin")
 _BOX_NUMBERS = ("detector_score", "classifier_score")
+
+
+def heat_field(method: str) -> str:
+    """The field of a method's heat maps (``tools/explain.py``)."""
+    return _HEAT + method.replace("-", "_")
 
 
 def declare_fields(fo: Any, dataset: Any, attributes: Iterable[str]) -> None:
@@ -64,12 +71,13 @@ def dress(fo: Any, dataset: Any, categories: Sequence[Category], names: Sequence
         color_by="value", color_pool=[hex_colour(class_colour(name)) for name in own]
         or fo.app_config.color_pool,
         fields=[{"path": field, "colorByAttribute": "label", "valueColors": colours}
-                for field in LABEL_FIELDS])
+                for field in LABEL_FIELDS],
+        default_colorscale={"name": HEAT_COLOURS, "list": None})
     # The Annotate tab offers only fields that are ticked in the side bar.
     has_truth = bool(dataset.count(f"{GROUND_TRUTH}.detections"))
     config.active_fields = fo.ActiveFields(
         paths=list(LABEL_FIELDS) if has_truth else [CORRECTIONS])
-    config.sidebar_groups = _sidebar(fo, dataset)
+    config.sidebar_groups = sidebar(fo, dataset)
     config.media_fields = ["filepath", PREVIEW]
     config.grid_media_field = config.modal_media_field = PREVIEW
     config.media_fallback = True
@@ -77,11 +85,13 @@ def dress(fo: Any, dataset: Any, categories: Sequence[Category], names: Sequence
     _open_for_editing(dataset, own + [name for name in names if name not in set(own)])
 
 
-def _sidebar(fo: Any, dataset: Any) -> list[Any]:
+def sidebar(fo: Any, dataset: Any) -> list[Any]:
+    """The groups of fields in the side bar, as far as the data set has them."""
+    heats = [name for name in sorted(dataset.get_field_schema()) if name.startswith(_HEAT)]
     work = [path for path in sorted(dataset.get_field_schema(flat=True))
             if path.startswith("attributes.")]
     groups: tuple[tuple[str, list[str], bool], ...] = (
-        ("labels", list(LABEL_FIELDS), True), ("tags", [], True),
+        ("labels", list(LABEL_FIELDS), True), ("heat maps", heats, True), ("tags", [], True),
         ("image", [REVIEWED, "labels", "split", "domain", "source_url", "rights"], True),
         ("attributes", work, True),
         ("evaluation", [f"{EVALUATION}_{outcome}" for outcome in ("tp", "fp", "fn")]

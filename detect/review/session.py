@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,6 +16,7 @@ from musicon.detect.outputs import DETECTIONS_NAME
 from musicon.detect.review import fiftyone_app as app
 from musicon.detect.review.corrections import OUTCOMES
 from musicon.detect.review.export import Exported, export_corrections
+from musicon.detect.review.heatmaps import attach, read_heatmaps
 
 RESULTS = Path("results")
 
@@ -28,15 +29,18 @@ class Loaded:
         dataset: The ``fiftyone.Dataset``.
         rejects: Images left out, each with the reason.
         fresh: False when it was opened as it was.
+        heat: Pictures with heat maps and pictures explained, where these were asked for.
     """
 
     dataset: Any
     rejects: Rejects
     fresh: bool
+    heat: tuple[int, int] | None = None
 
 
 def load(data: Path | None, predictions: Path | None, name: str | None, split: str | None = None,
-         overwrite: bool = False, quiet: bool = True) -> Loaded | None:
+         overwrite: bool = False, quiet: bool = True,
+         heatmaps: Path | None = None) -> Loaded | None:
     """Make, update or reopen a review.
 
     Args:
@@ -46,6 +50,7 @@ def load(data: Path | None, predictions: Path | None, name: str | None, split: s
         split: Only this part of the data set, and of the predictions what is in it.
         overwrite: Forget an earlier review of that name.
         quiet: No progress bars.
+        heatmaps: Folder that ``explain.py`` wrote.
 
     Returns:
         None when nothing was asked for and there are no results.
@@ -53,8 +58,18 @@ def load(data: Path | None, predictions: Path | None, name: str | None, split: s
     Raises:
         ManifestError: A file that is not a manifest.
         ReviewError: Nothing to show, or no review of that name.
+        HeatmapError: Not a folder of heat maps, or those of other pictures.
         ReviewUnavailable: FiftyOne or its database cannot start.
     """
+    heats = None if heatmaps is None else read_heatmaps(heatmaps)
+    loaded = _load(data, predictions, name, split, overwrite, quiet)
+    if loaded is None or heats is None:
+        return loaded
+    return replace(loaded, heat=(attach(app.connect(), loaded.dataset, heats), len(heats)))
+
+
+def _load(data: Path | None, predictions: Path | None, name: str | None, split: str | None,
+          overwrite: bool, quiet: bool) -> Loaded | None:
     if data is None and predictions is None:
         if name is not None:
             return Loaded(app.open_dataset(name), Rejects(), fresh=False)
@@ -153,6 +168,9 @@ def load_lines(loaded: Loaded) -> list[str]:
     elif loaded.fresh:
         lines.append("found:    nothing is counted as right or wrong: that needs --data with boxes "
                      "and --predictions for the same images")
+    if loaded.heat is not None:
+        shown, explained = loaded.heat
+        lines.append(f"heat:     maps over {shown:,} of the {explained:,} pictures explained")
     lines.append(f"views:    {', '.join(told.get('views', ()))}")
     if loaded.rejects:
         first = loaded.rejects.rows[0]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -33,6 +34,7 @@ from musicon.detect.review.corrections import (
 )
 from musicon.detect.review.entries import pair
 from musicon.detect.review.export import export_corrections
+from musicon.detect.review.heatmaps import HeatmapError
 from musicon.detect.review.mongod import find_mongod
 from musicon.detect.review.previews import make_previews
 from musicon.detect.stage_checks import check_data
@@ -449,6 +451,45 @@ def test_a_style_bank_is_grouped_by_content(
     app.load_dataset("test-bank", truth, overwrite=True)
     assert not dataset.has_saved_view("by content")
     dataset.delete()
+
+
+def test_heat_maps_are_fields_of_the_pictures_that_have_them(
+        database: None, gallery: tuple[Manifest, Manifest], tmp_path: Path) -> None:
+    root = gallery[1].root
+    image = gallery[1].path(gallery[1].images[0])
+    (tmp_path / "linked").symlink_to(image.parent)
+    heat = tmp_path / "out" / "heat.png"
+    heat.parent.mkdir()
+    Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20)).save(heat)
+    rows = [{"file": f"../linked/{image.name}", "heat": {"integrated-gradients": "heat.png"}},
+            {"file": "gone.jpg", "heat": {"integrated-gradients": "heat.png"}}]
+    index = heat.with_name("explanations.json")
+    index.write_text(json.dumps({"images": rows}))
+    loaded = session.load(None, root / "detections.json", "test-heat", heatmaps=heat.parent)
+    assert loaded is not None and loaded.heat == (1, 2)
+    assert "heat:     maps over 1 of the 2 pictures explained" in session.load_lines(loaded)
+    groups = {group.name: group.paths for group in loaded.dataset.app_config.sidebar_groups}
+    assert groups["heat maps"] == ["heat_integrated_gradients"]
+    shown = {Path(sample.filepath).name: sample["heat_integrated_gradients"]
+             for sample in loaded.dataset}
+    assert {name for name, field in shown.items() if field is not None} == {image.name}
+    assert shown[image.name].map_path == str(heat)
+    assert shown[image.name].get_map().shape == (10, 20)
+
+    # A review that is opened as it is takes them too; loading it anew keeps them.
+    index.write_text(json.dumps({"images": [{**rows[0], "heat": {"gradcam": "heat.png"}}]}))
+    again = session.load(None, None, "test-heat", heatmaps=heat.parent)
+    assert again is not None and again.heat == (1, 1)
+    kept = app.load_dataset("test-heat", predictions=gallery[1])
+    assert kept.count("heat_gradcam") == kept.count("heat_integrated_gradients") == 1
+    for text, sentence in (("{}", "make it anew"), ('{"images": []}', "lists no heat maps"),
+                           (json.dumps({"images": rows[1:]}), "none of the 1 explained pictures")):
+        index.write_text(text)
+        with pytest.raises(HeatmapError, match=sentence):
+            session.load(None, None, "test-heat", heatmaps=heat.parent)
+    with pytest.raises(HeatmapError, match="tools/explain.py --images FOLDER"):
+        session.load(None, None, "test-heat", heatmaps=root)
+    kept.delete()
 
 
 def test_foreign_dataset_and_unknown_name_are_refused(
