@@ -28,11 +28,13 @@ class Foreground:
         mask: float32 (H, W) in [0, 1], soft at the outline, in the pixels of the photo.
         xyxy: Tight box of the mask in pixels of the photo.
         parts: How many large separate pieces; more than one may be several instruments.
+        aside: bool (H, W), what else stands out from the ground: panels, scales, captions, specks.
     """
 
     mask: NDArray[np.float32]
     xyxy: Xyxy
     parts: int
+    aside: NDArray[np.bool_]
 
 
 def find_foreground(image: NDArray[np.uint8], *, tolerance: float = 11.0,
@@ -68,7 +70,11 @@ def find_foreground(image: NDArray[np.uint8], *, tolerance: float = 11.0,
     soft = cv2.GaussianBlur(instrument.astype(np.float32), (0, 0), 0.8)
     mask = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
     box = tight_box(mask)
-    return None if box is None else Foreground(mask, box, parts)
+    if box is None:
+        return None
+    rest = cv2.dilate((~ground & ~instrument).astype(np.uint8), np.ones((3, 3), np.uint8))
+    rest = cv2.resize(rest, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return Foreground(mask, box, parts, rest & (mask < 0.5))
 
 
 def tight_box(mask: NDArray[np.floating], level: float = 0.5) -> Xyxy | None:
@@ -135,19 +141,29 @@ def _keep_large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.zeros_like(mask)
     areas = stats[1:, cv2.CC_STAT_AREA]
     centrality = 1 - np.abs(centres[1:] / (width, height) - 0.5).max(axis=1)
+    margin = np.minimum(centres[1:], (width, height) - centres[1:]) / (width, height)
+    panel = np.array([_is_panel(row, edge.min(), width * height)
+                      for row, edge in zip(stats[1:], margin, strict=True)])
+    if panel.all():
+        return np.zeros_like(mask)
+    areas = np.where(panel, 0, areas)
     weight = areas * centrality**2
-    main = weight.max()
     kept = []
-    for i in range(1, count):
-        x, y, w, h, area = stats[i]
+    for i, (x, y, w, h, area) in enumerate(stats[1:]):
         at_edge = x <= 1 or y <= 1 or x + w >= width - 1 or y + h >= height - 1
-        margin = min(centres[i][0] / width, centres[i][1] / height,
-                     1 - centres[i][0] / width, 1 - centres[i][1] / height)
-        is_main = weight[i - 1] == main
-        aside = at_edge or margin < 0.12
-        if is_main or area >= (0.35 if aside else 0.06) * areas.max():
-            kept.append(i)
+        aside = at_edge or margin[i].min() < 0.12
+        if weight[i] == weight.max() or (
+                not panel[i] and area >= (0.35 if aside else 0.06) * areas.max()):
+            kept.append(i + 1)
     return np.isin(pieces, kept) & (closed > 0)
+
+
+def _is_panel(stats: NDArray[np.int32], margin: float, pixels: int) -> bool:
+    """A colour panel or a scale bar: a long upright or level strip along the edge, well filled."""
+    w, h, area = (int(value) for value in stats[2:5])
+    long, short = max(w, h), max(1, min(w, h))
+    return bool(margin < 0.16 and area < 0.06 * pixels and long > 2.5 * short
+                and area > (0.8 if long < 5 * short else 0.45) * w * h)
 
 
 def _count_parts(mask: NDArray[np.bool_]) -> int:
