@@ -30,6 +30,7 @@ from musicon.detect.prediction import (
     run_model,
 )
 from musicon.detect.report import Report, figure, write_report
+from musicon.detect.voc_scoring import VocRow, minerva_json, minerva_rows, minerva_table
 
 BOOTSTRAP_ROUNDS = 1000
 FITTED = "fitted"
@@ -51,6 +52,7 @@ class EvaluationOptions:
         batch_size: Images at once.
         workers: Threads that decode.
         pictures: Pictures in each gallery of the report.
+        protocol: ``coco``, or ``minerva`` for that article's table as well.
         quiet: No progress bar.
     """
 
@@ -64,6 +66,7 @@ class EvaluationOptions:
     batch_size: int = 8
     workers: int = 2
     pictures: int = 9
+    protocol: str = "coco"
     quiet: bool = False
 
 
@@ -79,6 +82,8 @@ class EvaluationResult:
         named_pictures: The same of ``pictures``.
         rejected: Images that could not be read.
         out: Folder with metrics.json, report.html, plots and rejects.jsonl.
+        minerva: That article's figures, where they were asked for.
+        benchmark: Which published task the data are, as their source names it.
     """
 
     metrics: DetectionMetrics
@@ -88,6 +93,8 @@ class EvaluationResult:
     named_pictures: NamedCrops | None
     rejected: int
     out: Path
+    minerva: tuple[VocRow, ...] = ()
+    benchmark: str | None = None
 
 
 def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
@@ -107,8 +114,10 @@ def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
     drawn = _plots(metrics, crops)
     for name, png in drawn.items():
         write_atomic(options.out / f"{name}.png", png)
+    rows = minerva_rows(metrics.matched, data.names) if options.protocol == "minerva" else ()
     result = EvaluationResult(metrics, crops, pictures, predictions.crops, predictions.pictures,
-                              len(predictions.rejects), options.out)
+                              len(predictions.rejects), options.out, tuple(rows),
+                              data.info.get("benchmark"))
     document = {"facts": facts, **_json(result, predictions)}
     write_atomic(options.out / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1))
     if options.predictions is None:
@@ -132,6 +141,8 @@ def _json(result: EvaluationResult, predictions: Predictions) -> dict[str, Any]:
              "pictures": (result.pictures, predictions.pictures)}
     named = {key: {**figures.to_json(), "left_out": said.left_out}
              for key, (figures, said) in parts.items() if figures is not None and said is not None}
+    if result.minerva:
+        named["minerva"] = minerva_json(result.minerva)
     return {**result.metrics.to_json(), **named, "unreadable": result.rejected,
             "predicted_not_in_data": predictions.not_in_data}
 
@@ -322,7 +333,9 @@ def summary(result: EvaluationResult) -> str:
         if named is not None or agnostic is not None:
             table.add(name, _shown(named), _shown(agnostic))
     coverage = metrics.coverage
-    lines = [str(table), f"{coverage.images:,} images ({coverage.negatives:,} without instrument), "
+    first = [minerva_table(result.minerva, result.benchmark), ""] if result.minerva else []
+    lines = [*first, str(table),
+             f"{coverage.images:,} images ({coverage.negatives:,} without instrument), "
              f"{coverage.boxes:,} boxes"]
     if metrics.agnostic_ap50_interval:
         low, high = metrics.agnostic_ap50_interval

@@ -24,7 +24,7 @@ def main(options: argparse.Namespace) -> int:
         data=options.data, out=options.out, split=options.split, model=model,
         predictions=options.predictions, threshold=options.threshold, device=options.device,
         batch_size=options.batch_size, workers=options.workers, pictures=options.pictures,
-        quiet=options.quiet))
+        protocol=options.protocol, quiet=options.quiet))
     if not options.quiet:
         print(run.summary(result))
     values = run.bar_values(result)
@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("results/evaluation"), help="default: %(default)s")
     add("--threshold", type=threshold, metavar="SCORE",
         help='lowest score shown (default: the model\'s own); "fitted" with --split val only')
+    add("--protocol", choices=("coco", "minerva"), default="coco",
+        help="minerva: that article's table too (AP at IoU .10 and .50, as VOC 2012 has it)")
     add("--require", action="append", default=[], metavar="NAME=NUMBER",
         help="exit with 1 if a figure is worse, such as agnostic_ap50=0.3; may be repeated")
     add("--pictures", type=command.count, default=9, help="pictures of each kind (default: 9)")
