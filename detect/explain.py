@@ -87,12 +87,7 @@ class Part:
 
     def over(self, method: str, image: Picture) -> tuple[Heat, tuple[int, int, int, int]]:
         """The heat over the part of the square that lies in the picture, and where that is."""
-        left, top, right, bottom = self.square
-        height, width = image.shape[:2]
-        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-        whole = cv2.resize(self.heats[method], (right - left, bottom - top),
-                           interpolation=cv2.INTER_LINEAR)
-        return whole[y0 - top:y1 - top, x0 - left:x1 - left], (x0, y0, x1, y1)
+        return in_picture(self.heats[method], self.square, image.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -254,6 +249,16 @@ def _row(part: Part, scale: float) -> dict[str, Any]:
     return {"kind": part.kind, "box": [round(float(v) / scale, 1) for v in part.box],
             "instrument": part.name, "probability": part.probability,
             "no_instrument": part.negative, "score": part.score}
+
+
+def in_picture(heat: Heat, square: tuple[int, int, int, int],
+               image_hw: tuple[int, ...]) -> tuple[Heat, tuple[int, int, int, int]]:
+    """Stretch a map (S, S) over its square; what lies in the picture, and where that is (xyxy)."""
+    left, top, right, bottom = square
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(right, image_hw[1]), min(bottom, image_hw[0])
+    whole = cv2.resize(heat, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    return whole[y0 - top:y1 - top, x0 - left:x1 - left], (x0, y0, x1, y1)
 
 
 def output_of(name: str, categories: Sequence[Category]) -> int:
