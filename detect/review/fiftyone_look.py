@@ -23,7 +23,6 @@ EVALUATION = "eval"
 IOU = 0.5
 MAX_NAMES = 600
 """Instruments offered when a box is named: with more, the App's list takes seconds to open."""
-HEAT_COLOURS = "inferno"
 _HEAT = "heat_"
 _TEXT_FIELDS = ("file_name", "split", "domain", "group", "rights", "source_url")
 _BOX_TEXTS = ("supercategory", "mimo", "hornbostel_sachs", "origin")
@@ -71,8 +70,7 @@ def dress(fo: Any, dataset: Any, categories: Sequence[Category], names: Sequence
         color_by="value", color_pool=[hex_colour(class_colour(name)) for name in own]
         or fo.app_config.color_pool,
         fields=[{"path": field, "colorByAttribute": "label", "valueColors": colours}
-                for field in LABEL_FIELDS],
-        default_colorscale={"name": HEAT_COLOURS, "list": None})
+                for field in LABEL_FIELDS])
     # The Annotate tab offers only fields that are ticked in the side bar.
     has_truth = bool(dataset.count(f"{GROUND_TRUTH}.detections"))
     config.active_fields = fo.ActiveFields(
