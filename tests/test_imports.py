@@ -21,7 +21,7 @@ MAY_IMPORT = {
 # The files that speak to an optional package, each inside functions only.
 SPEAKS_TO: dict[str, set[str]] = {
     "captum": {"detect/explanations/grad_cam.py", "detect/explanations/integrated_gradients.py"},
-    "fiftyone": {"detect/review/fiftyone_app.py"},
+    "fiftyone": {"datasets/sources/openimages.py", "detect/review/fiftyone_app.py"},
     "detectron2": {"detect/detectors/detectron2_rcnn.py"},
     "cytomine": {"datasets/sources/cytomine.py", "detect/review/cytomine_upload.py"},
     "ray": set(),
