@@ -31,7 +31,7 @@ def heat(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     with torch.enable_grad():
         found = LayerGradCam(network, layer).attribute(images, target=classes,
                                                        relu_attributions=True)
-    maps = F.interpolate(found.detach().double(), size=images.shape[2:], mode="bilinear",
+    maps = F.interpolate(found.detach().cpu().double(), size=images.shape[2:], mode="bilinear",
                          align_corners=False)[:, 0]
     top = maps.amax(dim=(1, 2), keepdim=True)
     return torch.where(top > 0, maps / torch.where(top > 0, top, 1), 0)

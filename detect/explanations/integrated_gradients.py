@@ -31,7 +31,7 @@ def heat(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
         classes: int64 (N,), the output to explain.
     """
     plain = getattr(network, "mean", torch.zeros((), device=images.device)).expand_as(images)
-    given = attributions(network, images, plain, classes).sum(dim=1).clamp(min=0).double()
+    given = attributions(network, images, plain, classes).sum(dim=1).clamp(min=0).cpu().double()
     sigma = SMOOTHING * images.shape[-1]
     width = 2 * round(3 * sigma) + 1
     maps = gaussian_blur(given[:, None], [width, width], [sigma, sigma])[:, 0]

@@ -80,7 +80,7 @@ class Step:
         module: The innermost module that ran it.
         window: Of a convolution, pooling or padding.
         average: Of activations and joinings: the positive part of the maps, averaged over the
-            channels, float64 (N, H, W).
+            channels, float64 (N, H, W), on the CPU: not every device has float64.
         convolution: Number of the convolution (from 0) whose maps these still are, normalised or
             activated; None when something else came in between.
     """
@@ -242,7 +242,7 @@ class _Watcher(TorchDispatchMode):
              window: Window | None = None, convolution: int | None = None) -> None:
         average = None
         if kind in ("activation", "joining") and output.ndim == 4:
-            average = output.clamp(min=0).mean(dim=1, dtype=torch.float64)
+            average = output.clamp(min=0).mean(dim=1).cpu().double()
         if convolution is not None and convolution in self.keep:
             self.maps[convolution] = output.clone()
         self.noted.seen[output] = len(self.steps)

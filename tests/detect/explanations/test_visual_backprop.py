@@ -91,7 +91,7 @@ def test_the_shortcut_of_a_residual_block_is_left_aside() -> None:
         stem = block.first(images).relu()
         end = (block.inside(stem) + stem).relu()
     steps = [(3, 1, 1, (6, 7), stem), (3, 1, 1, (6, 7), None)]
-    np.testing.assert_allclose(masks(block, images), scattered(end, steps), atol=1e-9)
+    np.testing.assert_allclose(masks(block, images), scattered(end, steps), atol=1e-6)
 
 
 def test_joined_branches_are_averaged_over_all_their_channels() -> None:
@@ -104,7 +104,7 @@ def test_joined_branches_are_averaged_over_all_their_channels() -> None:
     # Both branches have one activation: the path may lead through either.
     either = [scattered(end, [(3, 2, 1, (7, 6), both), (kernel, 1, kernel // 2, (7, 6), None)])
               for kernel in (1, 3)]
-    assert any(np.allclose(found, one, atol=1e-9) for one in either)
+    assert any(np.allclose(found, one, atol=1e-6) for one in either)
 
 
 def test_nothing_fired_is_cold_all_over() -> None:
