@@ -159,11 +159,12 @@ def _keep_large_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _is_panel(stats: NDArray[np.int32], margin: float, pixels: int) -> bool:
-    """A colour panel or a scale bar: a long upright or level strip along the edge, well filled."""
+    """A colour panel, a scale bar or a caption: a long strip along the edge, well filled."""
     w, h, area = (int(value) for value in stats[2:5])
     long, short = max(w, h), max(1, min(w, h))
-    return bool(margin < 0.16 and area < 0.06 * pixels and long > 2.5 * short
-                and area > (0.8 if long < 5 * short else 0.45) * w * h)
+    most, filled = (0.06, 0.8) if long < 5 * short else (0.1, 0.45)
+    return bool(margin < 0.16 and long > 2.5 * short and area < most * pixels
+                and area > filled * w * h)
 
 
 def _count_parts(mask: NDArray[np.bool_]) -> int:
