@@ -7,7 +7,7 @@ reach 0.91, while copies that were scaled, compressed, recoloured or brightened 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,10 +65,38 @@ def nearest_copies(prints: Sequence[Fingerprint],
     """
     if not prints or not others:
         return [None] * len(prints)
-    mine, theirs = np.stack(prints), np.stack(others)
-    count = len(others)
-    mirrored = theirs.reshape(*theirs.shape[:2], SIDE, SIDE)[..., ::-1].reshape(theirs.shape)
     found: list[int | None] = []
+    for _, best in _likeness(np.stack(prints), np.stack(others)):
+        at = best.argmax(1)
+        found += [int(i) if best[row, i] >= CORRELATION else None for row, i in enumerate(at)]
+    return found
+
+
+def copy_groups(prints: Sequence[Fingerprint]) -> list[int]:
+    """For each picture the position of the first one that it is a near-duplicate of, or its own.
+
+    Copies of copies count as one: whoever shares a number belongs together.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not prints:
+        return []
+    stack = np.stack(prints)
+    pairs = [np.argwhere(best >= CORRELATION) + (start, 0)
+             for start, best in _likeness(stack, stack)]
+    row, column = np.concatenate(pairs).T
+    graph = coo_matrix((np.ones(len(row)), (row, column)), shape=(len(stack), len(stack)))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return [int(i) for i in first[component]]
+
+
+def _likeness(mine: NDArray[np.float32],
+              theirs: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(first row, correlations (rows, others)), a block of rows at a time."""
+    count = len(theirs)
+    mirrored = theirs.reshape(*theirs.shape[:2], SIDE, SIDE)[..., ::-1].reshape(theirs.shape)
     step = max(1, _BLOCK // (count * 4 * len(CROPS)))
     for start in range(0, len(mine), step):
         part = mine[start:start + step]
@@ -77,6 +105,4 @@ def nearest_copies(prints: Sequence[Fingerprint],
             for crop in range(len(CROPS)):
                 np.maximum(best, part[:, 0] @ reference[:, crop].T, out=best)
                 np.maximum(best, part[:, crop] @ reference[:, 0].T, out=best)
-        at = best.argmax(1)
-        found += [int(i) if best[row, i] >= CORRELATION else None for row, i in enumerate(at)]
-    return found
+        yield start, best

@@ -209,7 +209,8 @@ def _torchvision_network(name: str, num_outputs: int, weights: str, dropout: flo
 def _warn_random(name: str, error: Exception) -> None:
     reason = str(error).strip().splitlines()[-1][:120] if str(error).strip() else repr(error)
     warnings.warn(f"{name}: no pretrained weights could be fetched ({reason}); starting from "
-                  "random weights. Give a file with --set classifier.weights=FILE, or let "
+                  "random weights. Give a file with --set classifier.weights=FILE (of a task: "
+                  "network.weights), or let "
                   "batch normalisation learn too with --set classifier.batch_norm=learnt.",
                   stacklevel=3)
 

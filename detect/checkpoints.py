@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from musicon.datasets.records import Category, Manifest, UserError, write_atomic
-from musicon.detect.config import Config, ConfigError, dump, load
+from musicon.detect.config import Config, ConfigError, S, Settings, dump, load_as
 
 FORMAT = 1
 """Of model folders, in ``lineage.json``; raised whenever an older reader would misread one."""
@@ -71,12 +71,20 @@ class LoadedModel:
 def save_model(folder: Path, *, classifier: nn.Module, detector: nn.Module, config: Config,
                categories: Sequence[Category], metrics: Mapping[str, Any],
                lineage: Mapping[str, Any]) -> None:
+    """Write the model folder of a stage."""
+    state = {f"classifier.{k}": v for k, v in classifier.state_dict().items()}
+    state |= {f"detector.{k}": v for k, v in detector.state_dict().items()}
+    write_model(folder, state=state, config=config, categories=categories, metrics=metrics,
+                lineage=lineage)
+
+
+def write_model(folder: Path, *, state: Mapping[str, Tensor], config: Settings,
+                categories: Sequence[Category], metrics: Mapping[str, Any],
+                lineage: Mapping[str, Any]) -> None:
     """Write a model folder as a whole: readers see the old one or the new one, never a part."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
-        state = {f"classifier.{k}": v for k, v in classifier.state_dict().items()}
-        state |= {f"detector.{k}": v for k, v in detector.state_dict().items()}
         write_tensors(new / WEIGHTS, state)
         write_atomic(new / CONFIG, dump(config))
         categories_json = Manifest(folder, tuple(categories), ()).to_coco()["categories"]
@@ -101,8 +109,28 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
 
     root = model_folder(folder)
     lineage = read_lineage(root)
-    config, categories = _read_config(root, lineage), _read_categories(root, lineage)
-    metrics = read_metrics(root)
+    if "task" in lineage:
+        raise ModelFolderError(f"{root}: this model tells a work's {lineage['task']} and finds no "
+                               f"instruments; give it with --attributes {lineage['task']}={root}")
+    config, categories = read_config(root, lineage, Config), read_categories(root, lineage)
+    metrics, state = read_metrics(root), read_weights(root, lineage)
+    untrained = {"weights": "none"}  # nothing is fetched that would be overwritten at once
+    classifier = classifiers.build(config.classifier.model_copy(update=untrained), len(categories))
+    detector: Any = detectors.build(config.detector.model_copy(update=untrained), len(categories),
+                                    classifier)
+    for name, module in (("classifier", classifier), ("detector", detector)):
+        part = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        put_weights(module, part, name, root, lineage)
+        module.to(device).eval()
+    return LoadedModel(classifier, detector, config, categories, metrics, lineage, root)
+
+
+def read_weights(root: Path, lineage: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A model folder's weights, checked to be those that were written.
+
+    Raises:
+        ModelFolderError: They cannot be read, or are damaged.
+    """
     try:
         state = load_file(root / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -113,20 +141,22 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
             torch.isfinite(value).all() for value in state.values()):
         raise ModelFolderError(f"{root / WEIGHTS}: the weights are damaged; copy the folder again, "
                                f"or {_remedy(lineage)}")
-    untrained = {"weights": "none"}  # nothing is fetched that would be overwritten at once
-    classifier = classifiers.build(config.classifier.model_copy(update=untrained), len(categories))
-    detector: Any = detectors.build(config.detector.model_copy(update=untrained), len(categories),
-                                    classifier)
-    for name, module in (("classifier", classifier), ("detector", detector)):
-        part = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
-        try:
-            module.load_state_dict(part)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise ModelFolderError(f"{root}: the weights do not fit the {name} that its "
-                                   f"{CONFIG} describes ({reason}); {_remedy(lineage)}") from None
-        module.to(device).eval()
-    return LoadedModel(classifier, detector, config, categories, metrics, lineage, root)
+    return state
+
+
+def put_weights(module: nn.Module, state: Mapping[str, Tensor], what: str, root: Path,
+                lineage: Mapping[str, Any]) -> None:
+    """Load weights into the module that a model folder's settings describe.
+
+    Raises:
+        ModelFolderError: They do not fit.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ModelFolderError(f"{root}: the weights do not fit the {what} that its "
+                               f"{CONFIG} describes ({reason}); {_remedy(lineage)}") from None
 
 
 def model_folder(folder: str | Path) -> Path:
@@ -151,15 +181,25 @@ def model_folder(folder: str | Path) -> Path:
 def find_newest(root: str | Path = "runs") -> Path:
     """The model folder trained last; of equally old ones the one with the longest lineage.
 
+    Models that label whole works don't count.
+
     Raises:
         ModelFolderError: Nothing was trained yet.
     """
-    found = _models(Path(root), "**")
+    found = [folder for folder in _models(Path(root), "**")
+             if "task" not in _read_object(folder / LINEAGE)]
     if not found:
         raise ModelFolderError(f"{root}: no trained model; make one with make demo, train one with "
                                "python tools/train_net.py --stage all, or give --model FOLDER")
     return max(found, key=lambda f: (int((f / WEIGHTS).stat().st_mtime),
                                      len(_read_object(f / LINEAGE).get("ancestors", []))))
+
+
+def task_models(task: str, root: str | Path = "runs") -> list[Path]:
+    """Model folders that tell a task's attribute of whole works, the newest last."""
+    found = [folder for folder in _models(Path(root), "**")
+             if _read_object(folder / LINEAGE).get("task") == task]
+    return sorted(found, key=lambda folder: (folder / WEIGHTS).stat().st_mtime)
 
 
 def _models(root: Path, above: str) -> list[Path]:
@@ -379,15 +419,25 @@ def _read_object(file: Path) -> dict[str, Any]:
     return found
 
 
-def _read_config(root: Path, lineage: Mapping[str, Any]) -> Config:
+def read_config(root: Path, lineage: Mapping[str, Any], kind: type[S]) -> S:
+    """A model folder's settings.
+
+    Raises:
+        ModelFolderError: Damaged, or of another version.
+    """
     try:
-        return load(root / CONFIG)
+        return load_as(kind, root / CONFIG)
     except ConfigError as error:
         raise ModelFolderError(f"{error}; damaged, or of another version of musicon: "
                                f"copy the folder again, or {_remedy(lineage)}") from None
 
 
-def _read_categories(root: Path, lineage: Mapping[str, Any]) -> tuple[Category, ...]:
+def read_categories(root: Path, lineage: Mapping[str, Any]) -> tuple[Category, ...]:
+    """A model folder's classes.
+
+    Raises:
+        ModelFolderError: Damaged.
+    """
     document = {"images": [], "annotations": [], "categories": _read_json(root / CATEGORIES)}
     try:
         return Manifest.from_coco(document, root, source=str(root / CATEGORIES)).categories
@@ -397,5 +447,6 @@ def _read_categories(root: Path, lineage: Mapping[str, Any]) -> tuple[Category, 
 
 
 def _remedy(lineage: Mapping[str, Any]) -> str:
-    stage = lineage.get("stage", "all")
-    return f"train it again with python tools/train_net.py --stage {stage}"
+    what = (f"--task {lineage['task']} --config configs/tasks/{lineage['task']}.yaml"
+            if "task" in lineage else f"--stage {lineage.get('stage', 'all')}")
+    return f"train it again with python tools/train_net.py {what}"

@@ -11,13 +11,14 @@ import difflib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
@@ -36,6 +37,20 @@ class Settings(BaseModel):
     """Base of all settings: frozen, and strict about unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class RunSettings(Settings):
+    """Where and how anything is trained."""
+
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    devices: int = Field(1, ge=1)
+    num_workers: int = Field(0, ge=0)
 
 
 class ClassifierConfig(Settings):
@@ -170,6 +185,40 @@ class BankConfig(Settings):
     """Chance that a styled picture takes the place of the clean one; never always."""
 
 
+def _by_path(value: Any) -> Any:
+    """``bank: DIR`` is short for ``bank: {path: DIR}``."""
+    return {"path": value} if isinstance(value, (str, Path)) else value
+
+
+class AdaptationConfig(Settings):
+    """What the settings of every adaptation method have; each method adds its own."""
+
+    name: str
+    """Which of ``detect/adaptation``: ``adversarial``, ``teacher``."""
+    targets: tuple[Path, ...] = Field(min_length=1)
+    """Manifests of the target domain; only images of their training split are looked at."""
+    use_labels: bool = True
+    """Whether image-level labels, where known, say what a target picture can show."""
+    models: tuple[Literal["classifier", "detector"], ...] = Field(("classifier", "detector"),
+                                                                  min_length=1)
+    """Which of the stage's models are adapted."""
+    window: float = Field(0.6, gt=0, le=1)
+    """Least share of a target picture's sides that a random window of it has."""
+    bank: BankConfig | None = None
+    """A style bank of the targets, whose styled versions are strong views of them."""
+
+    @field_validator("bank", mode="before")
+    @classmethod
+    def _bank_by_path(cls, value: Any) -> Any:
+        return _by_path(value)
+
+    def manifests(self) -> Iterator[tuple[str, Path]]:
+        """What the method reads, each with the setting that names it."""
+        yield from ((f"targets.{i}", path) for i, path in enumerate(self.targets))
+        if self.bank is not None:
+            yield "bank", self.bank.path
+
+
 class StageConfig(Settings):
     """What a stage starts from, what it reads, and for how long."""
 
@@ -189,27 +238,31 @@ class StageConfig(Settings):
     composites: CompositesConfig | None = None
     pseudo_boxes: PseudoBoxConfig | None = None
     bank: BankConfig | None = None
+    adaptation: tuple[SerializeAsAny[AdaptationConfig], ...] = ()
+    """Methods that learn from unlabelled pictures of the target domain."""
     classifier: FitConfig = FitConfig()
     detector: FitConfig = FitConfig(batch_size=4)
 
     @field_validator("bank", mode="before")
     @classmethod
     def _bank_by_path(cls, value: Any) -> Any:
-        """``bank: DIR`` is short for ``bank: {path: DIR}``."""
-        return {"path": value} if isinstance(value, (str, Path)) else value
+        return _by_path(value)
+
+    @field_validator("adaptation", mode="before")
+    @classmethod
+    def _methods_by_name(cls, value: Any) -> Any:
+        """One method needs no list."""
+        from musicon.detect import adaptation  # its settings are built on this module
+
+        given = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+        return tuple(adaptation.settings(one) for one in given)
 
 
-class Config(Settings):
-    """Everything a run of ``train_net.py`` needs."""
+class Config(RunSettings):
+    """Everything that training the stages needs."""
 
     name: str = "musicon"
     """What ``lineage.json`` calls the run."""
-    seed: int = Field(0, ge=0)
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    devices: int = Field(1, ge=1)
-    num_workers: int = Field(0, ge=0)
     output: Path = Path("runs")
     classifier: ClassifierConfig = ClassifierConfig()
     detector: DetectorConfig = DetectorConfig()
@@ -263,10 +316,15 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         ConfigError: Naming the key, what is wrong, and the nearest key that exists.
     """
+    return load_as(Config, path, overrides)
+
+
+def load_as(kind: type[S], path: str | Path | None = None, overrides: Sequence[str] = ()) -> S:
+    """``load`` for other settings than those of the stages."""
     document: dict[str, Any] = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
         _set(document, override)
-    return parse(document, source="settings" if path is None else str(path))
+    return _checked(kind, document, "settings" if path is None else str(path))
 
 
 def parse(document: Mapping[str, Any], source: str = "settings") -> Config:
@@ -275,10 +333,14 @@ def parse(document: Mapping[str, Any], source: str = "settings") -> Config:
     Raises:
         ConfigError: Naming every key that is unknown or has an unusable value.
     """
+    return _checked(Config, document, source)
+
+
+def _checked(kind: type[S], document: Mapping[str, Any], source: str) -> S:
     try:
-        return Config.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        faults = [_fault(fault) for fault in error.errors()]
+        faults = [fault(found, kind) for found in error.errors()]
         raise ConfigError(f"{source}: " + "; ".join(faults)) from None
 
 
@@ -346,13 +408,13 @@ def _set(document: dict[str, Any], override: str) -> None:
     node[path[-1]] = copy.deepcopy(value)
 
 
-def _fault(fault: Any) -> str:
+def fault(fault: Any, kind: type[Settings]) -> str:
     """One of pydantic's faults in words."""
     loc = [str(part) for part in fault["loc"]]
     key = ".".join(loc)
     if fault["type"] == "extra_forbidden":
-        siblings = [".".join([*loc[:-1], name]) for name in _fields_at(loc[:-1])]
-        namesakes = [k for k in _keys(Config) if k.split(".")[-1] == loc[-1]]
+        siblings = [".".join([*loc[:-1], name]) for name in _fields_at(loc[:-1], kind)]
+        namesakes = [k for k in _keys(kind) if k.split(".")[-1] == loc[-1]]
         return f"{key}: unknown setting; {_nearest(key, siblings, namesakes)}"
     if fault["type"] == "missing":
         return f"{key}: must be given"
@@ -377,9 +439,9 @@ def _settings_in(annotation: Any) -> type[Settings] | None:
     return next((found for found in inner if found is not None), None)
 
 
-def _fields_at(loc: Sequence[str]) -> list[str]:
+def _fields_at(loc: Sequence[str], kind: type[Settings]) -> list[str]:
     """Names of the settings at a place such as ``["stages", "mimo"]``."""
-    model: type[Settings] | None = Config
+    model: type[Settings] | None = kind
     inside_dict = False
     for part in loc:
         if inside_dict:

@@ -10,14 +10,14 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy, Strategy
 
-from musicon.detect.config import Config, ConfigError
+from musicon.detect.config import ConfigError, RunSettings
 from musicon.detect.pipeline import pick_device
 
 PATIENCE = timedelta(hours=2)
 """How long the other processes wait while the first one validates and writes."""
 
 
-def make_fabric(config: Config) -> Fabric:
+def make_fabric(config: RunSettings) -> Fabric:
     """The launched Fabric of a run: one process, or all that ``torchrun`` started.
 
     Sums are made deterministic on the CPU, where a resumed run must give the same bytes.

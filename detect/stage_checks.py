@@ -49,6 +49,8 @@ def data_of(config: Config, name: str) -> Iterator[tuple[str, Path]]:
             yield f"{key}.{i}", path
     if stage.bank is not None:
         yield "bank", stage.bank.path
+    for i, method in enumerate(stage.adaptation):
+        yield from ((f"adaptation.{i}.{key}", path) for key, path in method.manifests())
 
 
 def manifest_file(path: Path) -> Path:
@@ -75,7 +77,7 @@ def check_data(config: Config, name: str) -> None:
             raise StageError(f"{config.stages[name].manifest}: no image is in the split {split!r}; "
                              "prepare the data again with --split 70/10/20")
     for _, path in data_of(config, name):
-        _check_files(path)
+        check_files(path)
     for setting in detectors.unused_settings(config.detector):
         _warn_once(f"detector.{setting} changes nothing: the detector family "
                    f"{config.detector.family} has its own; leave it out, or choose another family")
@@ -86,7 +88,7 @@ def _warn_once(sentence: str) -> None:
     log.warning(sentence)
 
 
-def _check_files(path: Path) -> None:
+def check_files(path: Path) -> None:
     """Better now than hours later, when the first missing image is drawn."""
     manifest = Manifest.read(path)
     gone = [record.file_name for record in manifest.images if not manifest.path(record).exists()]
@@ -98,7 +100,7 @@ def _check_files(path: Path) -> None:
 def _makers(key: str, path: Path, stage: str) -> str:
     """The commands that make a missing data set."""
     folder = path.parent if path.suffix == ".json" else path
-    if key == "bank":
+    if key.endswith("bank"):
         return ("'python tools/build_bank.py styles --paintings PAINTINGS --out STYLES' and "
                 f"'python tools/build_bank.py make --content data/{stage} --styles STYLES "
                 f"--out {folder}'")

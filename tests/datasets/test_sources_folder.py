@@ -204,3 +204,28 @@ def test_photoart50(real_fixture: Path, read_source: Reader) -> None:
     mandolins = [r for _, r in data.records if r.labels]
     assert len(mandolins) == 55 and all(r.boxes for r in mandolins)
     assert sum("a_" in r.file_name for r in mandolins) == 25
+
+
+def test_folders_that_tell_attributes(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
+    for name in ("Kubismus/Braque/1.jpg", "Kubismus/Gris/1.jpg", "印象派/Monet/x/2.jpg",
+                 "violin/Nobody/3.jpg", "Kubismus/loose.jpg"):
+        draw(name)
+    data, rejects = read_source("folder", tmp_path, "--attribute", "movement,painter")
+    assert {r.file_name: dict(r.attributes) for _, r in data.records} == {
+        "Kubismus/Braque_1.jpg": {"movement": "Kubismus", "painter": "Braque"},
+        "Kubismus/Gris_1.jpg": {"movement": "Kubismus", "painter": "Gris"},
+        "印象派/Monet_x_2.jpg": {"movement": "印象派", "painter": "Monet"},
+        "violin/Nobody_3.jpg": {"movement": "violin", "painter": "Nobody"}}
+    assert data.categories == () and all(r.labels is None for _, r in data.records)
+    assert [reason for _, reason in rejects.rows] == ["not in a folder for each of movement, "
+                                                      "painter"]
+
+
+def test_attributes_below_split_folders(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
+    for name in ("train/Rococo/1.jpg", "test/Rococo/1.jpg"):
+        draw(name)
+    data, _ = read_source("folder", tmp_path, "--attribute", "movement")
+    assert sorted((r.split or "", r.attributes["movement"]) for _, r in data.records) == [
+        ("test", "Rococo"), ("train", "Rococo")]
+    with pytest.raises(SourceError, match="leave out --class and --boxes"):
+        read_source("folder", tmp_path, "--attribute", "movement", "--class", "violin")

@@ -85,7 +85,7 @@ def test_engine_by_name_keeps_the_other_detector_settings(tmp_path: Path) -> Non
     ("steps=3", ["steps: unknown", "did you mean stages.mimo.classifier.steps?"]),
     ("stages.mimo.detector.family=fcos", ["stages.mimo.detector.family", "detector.family?"]),
     ("stages.mimo.composites.shere=0", ["did you mean stages.mimo.composites.share?"]),
-    ("xyzzy=1", ["xyzzy", "there are name, seed"]),
+    ("xyzzy=1", ["xyzzy", "there are seed, device"]),
     ("stages.mimmo.classifier.steps=3", ["mimmo", "did you mean mimo?"]),
     ("classifier.image_size=7", ["classifier.image_size", "greater than or equal to 32", "7"]),
     ("detector.family=yolo", ["detector.family", "'retinanet'", "'yolo'"]),

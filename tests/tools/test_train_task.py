@@ -1,0 +1,172 @@
+"""Whole works from folders to labels, as the tools are called: prepare, train."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musicon.datasets import command
+from musicon.datasets.records import Manifest
+from musicon.detect.checkpoints import ModelFolderError, find_newest, load_model
+from musicon.detect.tasks import UNCERTAIN
+from musicon.detect.tasks.models import TaskModel, find
+
+ROOT = Path(__file__).resolve().parents[2]
+MOVEMENTS = ("Kubismus", "印象派", "Pop Art")
+Run = Callable[..., int]
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_of_tasks", ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *arguments: object) -> int:
+    module = tool(name)
+    parser = getattr(module, "parser", None) or module.make_parser
+    return command.run(module.main, parser(), [str(a) for a in arguments])
+
+
+def paint(movement: int, rng: np.random.Generator, side: int = 48) -> Image.Image:
+    """Stripes whose direction and colour tell the movement."""
+    y, x = np.mgrid[0:side, 0:side]
+    wave = np.sin((x, y, x + y)[movement] / 3 + rng.uniform(0, 6))
+    colour = np.eye(3)[movement] + rng.uniform(0, 0.3, 3)
+    picture = 128 + 90 * wave[..., None] * colour + rng.normal(0, 12, (side, side, 3))
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three movements by four painters each, whose files have the same names."""
+    folder, rng = tmp_path_factory.mktemp("task"), np.random.default_rng(0)
+    for i, movement in enumerate(MOVEMENTS):
+        for painter in "ABCD":
+            for number in range(4):
+                file = folder / "pictures" / movement / f"{movement[:1]}{painter}" / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                paint(i, rng).save(file)
+    assert run("prepare_data", "folder", folder / "pictures", "--attribute", "movement,painter",
+               "--out", folder / "data", "--quiet") == 0
+    return folder
+
+
+def settings(folder: Path, text: str) -> Path:
+    file = folder / "settings.yaml"
+    file.write_text(f"name: small\ndata: {folder / 'data'}\nfeatures: {folder / 'features'}\n"
+                    f"seed: 1\nsplit: {{shares: [0.5, 0.25, 0.25], near_duplicates: false}}\n"
+                    f"{text}", encoding="utf-8")
+    return file
+
+
+CNN = """
+network: {backbone: null, layers: [conv 8, pool, conv 8, pool], head: [flatten, dense 16],
+          image_size: 32, batch_norm: learnt}
+whole: {epochs: 150, batch_size: 16, learning_rate: 0.005, augmentation: none, flip: false,
+        evaluate_every: 60, ema_decay: null}
+"""
+FEATURES = """
+network: {backbone: tf_efficientnet_lite0, weights: none, image_size: 32}
+views: 3
+head: {probe_examples: 1000, steps: 8, batch_size: 8, evaluate_every: 4}
+whole: {steps: 3, batch_size: 4, evaluate_every: 3, freeze: 5, rotate: 10, zoom: 0.1}
+"""
+
+
+@pytest.fixture(scope="module")
+def cnn(data: Path) -> Path:
+    assert run("train_net", "--task", "movement", "--config", settings(data, CNN), "--output",
+               data / "runs" / "cnn", "--quiet") == 0
+    return data / "runs" / "cnn"
+
+
+def test_folders_of_any_language_become_attributes(data: Path) -> None:
+    manifest = Manifest.read(data / "data")
+    assert len(manifest) == 48 and not manifest.categories
+    assert {r.attributes["movement"] for r in manifest.images} == set(MOVEMENTS)
+    assert {r.attributes["painter"] for r in manifest.images if "印" in r.file_name} == {
+        "印A", "印B", "印C", "印D"}
+    names = {r.file_name for r in manifest.images}
+    assert "images/Kubismus/KA_0.png" in names and "images/Kubismus/KB_0.png" in names
+    assert all(r.labels is None for r in manifest.images), "nobody looked for instruments"
+
+
+def test_a_network_learns_the_movements(cnn: Path) -> None:
+    metrics = json.loads((cnn / "model" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["test"]["accuracy"] > 0.8 and metrics["test"]["works"] == 12
+    assert set(metrics["test"]["classes"]) == set(MOVEMENTS)
+    for name in ("logs/whole.csv", "logs/whole.png", "logs/whole-examples.png", "splits.json"):
+        assert (cnn / name).is_file(), name
+    splits = json.loads((cnn / "splits.json").read_text(encoding="utf-8"))["works"]
+    painters: dict[str, set[str]] = {}
+    for row in splits:
+        painters.setdefault(row["file"].rsplit("_", 1)[0], set()).add(row["split"])
+    assert all(len(found) == 1 for found in painters.values())
+
+
+def test_the_model_labels_pictures_and_doubts_what_is_like_nothing(cnn: Path) -> None:
+    model = TaskModel.load(cnn, "cpu")
+    rng = np.random.default_rng(5)
+    said = model.label([np.array(paint(i % 3, rng)) for i in range(12)])
+    right = [next(iter(answer.probabilities)) == MOVEMENTS[i % 3] for i, answer in enumerate(said)]
+    assert sum(right) >= 10
+    assert all(a.name in (UNCERTAIN, next(iter(a.probabilities))) for a in said)
+    assert all(list(a.probabilities.values()) == sorted(a.probabilities.values(), reverse=True)
+               for a in said)
+    odd = model.label([rng.integers(0, 255, (50, 70, 3)).astype(np.uint8) for _ in range(4)])
+    assert [answer.name for answer in odd] == [UNCERTAIN] * 4
+    assert model.label([]) == []
+
+
+def test_a_model_of_works_is_none_of_instruments(cnn: Path) -> None:
+    assert find("movement", cnn.parent) == cnn / "model"
+    with pytest.raises(ModelFolderError, match=r"tells a work's movement.*--attributes movement="):
+        load_model(cnn)
+    with pytest.raises(ModelFolderError, match="no trained model"):
+        find_newest(cnn.parent)
+    with pytest.raises(ModelFolderError, match="no trained model of the painter"):
+        find("painter", cnn.parent)
+
+
+def test_head_then_pictures_and_again(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    command_line = ("train_net", "--task", "movement", "--config", settings(data, FEATURES),
+                    "--output", data / "runs" / "features")
+    assert run(*command_line) == 0
+    assert "features of 48 works: 48 computed, 0 kept from before" in caplog.text
+    before = TaskModel.load(data / "runs" / "features")
+    state = {name: value.clone() for name, value in before.network.state_dict().items()}
+    assert run(*command_line) == 0
+    assert "done before" in caplog.text
+    caplog.clear()
+    assert run(*command_line, "--fresh") == 0
+    assert "0 computed, 48 kept from before" in caplog.text
+    again = TaskModel.load(data / "runs" / "features").network.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in state.items())
+    fits = before.metrics["fits"]
+    assert set(fits) == {"head", "whole"} and fits["head"]["steps"] == 8
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (("--task", "year"), "there are: medium, movement, painter"),
+    (("--task", "medium"), "0 classes of medium"),
+    (("--task", "movement", "--set", "netwrk.image_size=3"), "did you mean network"),
+    (("--task", "movement", "--set", "network.head=[dens 3]"), "layer 'dens 3'"),
+    (("--task", "movement", "--set", "data=nowhere"), "--attribute movement --out nowhere"),
+    (("--task", "movement", "--set", "whole.epochs=null"), "nothing to learn"),
+])
+def test_what_a_person_can_mend(data: Path, tmp_path: Path, arguments: tuple[str, ...],
+                                sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train_net", *arguments[:2], "--config", settings(data, CNN), *arguments[2:],
+               "--output", tmp_path / "out") == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
