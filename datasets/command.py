@@ -11,8 +11,9 @@ import argparse
 import errno
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TextIO, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from musicon.datasets.records import UserError
 
@@ -141,6 +142,43 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
+
+
+class SettingsFile(argparse.Action):
+    """An argument that names a YAML file of further arguments: ``split: 70/10/20``.
+
+    What the command line says wins. A name that is no argument is an error that lists those.
+    """
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: Any, option_string: str | None = None) -> None:
+        """Set what is still at its default."""
+        import yaml
+
+        try:
+            document = yaml.safe_load(Path(values).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            parser.error(f"{values}: not a readable YAML file ({' '.join(str(error).split())})")
+        if not isinstance(document, Mapping):
+            parser.error(f"{values}: expected lines 'argument: value'")
+        known = {action.dest: action for action in parser._actions if action.option_strings}
+        for name, value in document.items():
+            action = known.get(str(name).replace("-", "_"))
+            if action is None:
+                names = ", ".join(sorted(dest.replace("_", "-") for dest in known))
+                parser.error(f"{values}: no argument {name!r}; there are: {names}")
+            if getattr(namespace, action.dest, action.default) == action.default:
+                setattr(namespace, action.dest, _argument(parser, action, value))
+        setattr(namespace, self.dest, str(values))
+
+
+def _argument(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
+    """A YAML value as the command line would have given it."""
+    if isinstance(action.const, bool):
+        return bool(value)
+    if isinstance(value, list):
+        return [parser._get_value(action, str(entry)) for entry in value]
+    return parser._get_value(action, str(value))
 
 
 class SummaryTable:

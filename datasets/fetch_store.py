@@ -27,6 +27,7 @@ class Store:
                                      isolation_level=None)
         self._base.row_factory = sqlite3.Row
         self._base.execute("PRAGMA journal_mode=WAL")
+        self._base.execute("PRAGMA synchronous=NORMAL")
         self._base.execute(
             "CREATE TABLE IF NOT EXISTS fetched (url TEXT PRIMARY KEY, file TEXT, etag TEXT, "
             "modified TEXT, media_type TEXT, checked REAL, fault TEXT, part TEXT)")

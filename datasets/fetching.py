@@ -189,7 +189,7 @@ class Fetcher:
         self.store.close()
 
     def get(self, url: str, params: Params | None = None, *,
-            lasting: bool = False) -> Fetched:
+            lasting: bool = False, current: bool = False) -> Fetched:
         """One file, from the store where the server says that it has not changed.
 
         Args:
@@ -197,14 +197,15 @@ class Fetcher:
             params: Added to its query.
             lasting: What never changes under its address, such as a picture: where the server
                 gives neither ETag nor date to ask with, the file is taken as it is.
+            current: What changes from run to run: never taken from the store.
 
         Raises:
             FetchError: It cannot be had; where an earlier run got it and the server fails now,
-                the earlier file is returned instead.
+                the earlier file is returned instead (unless ``current``).
         """
         url = full_url(url, params)
         row = self.store.find(url)
-        known = self._known(url, row)
+        known = None if current else self._known(url, row)
         if known is not None and (self.manners.offline or self._fresh(row, lasting)):
             return known
         if self.manners.offline:
@@ -217,6 +218,11 @@ class Fetcher:
             if known is not None and error.temporary:
                 return known
             raise
+
+    def forget(self, fetched: Fetched) -> None:
+        """Remove a file that is of no further use."""
+        fetched.path.unlink(missing_ok=True)
+        self.store.keep(fetched.url, file=None)
 
     def get_all(self, urls: Iterable[str], *,
                 lasting: bool = True) -> Iterator[Fetched | FetchError]:

@@ -72,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data set")
     group.add_argument("--out", type=Path, metavar="FOLDER",
                        help="the data set to make; an earlier one is brought up to date")
+    group.add_argument("--settings", action=command.SettingsFile, metavar="FILE",
+                       help="YAML file of further arguments, such as 'split: 70/10/20'; the "
+                            "command line wins")
     group.add_argument("--in-place", action="store_true",
                        help="leave the pictures where they are; only write the manifest")
     group.add_argument("--copy", action="store_true",

@@ -28,7 +28,7 @@ from musicon.datasets.records import Category, ImageRecord, Rejects, UserError
 
 PACKAGE = "musicon.datasets.sources"
 NOTES = ".notes"
-_NOT_SOURCES = frozenset({"base", "boxed", "class_names"})
+_NOT_SOURCES = frozenset({"base", "boxed", "class_names", "remote"})
 _SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test"}
