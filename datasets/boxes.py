@@ -6,6 +6,7 @@ half-open: x1 - x0 is the width. Every other convention lives here, at the edge.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 Xyxy = tuple[float, float, float, float]
 BoxArray = NDArray[np.float32]
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 def xywh_to_xyxy(xywh: Sequence[float]) -> Xyxy:
@@ -61,6 +63,31 @@ def xyxy_to_voc(xyxy: Sequence[float]) -> Xyxy:
     """0-based, half-open pixels -> Pascal VOC's 1-based, closed (xmin, ymin, xmax, ymax)."""
     x0, y0, x1, y1 = (float(v) for v in xyxy)
     return x0 + 1, y0 + 1, x1, y1
+
+
+def wkt_to_xyxy(wkt: str, height: float) -> Xyxy:
+    """The tight box of an outline in well-known text, whose y axis points up, as Cytomine's does.
+
+    Args:
+        wkt: ``POLYGON ((x y, ...))`` or any other kind with pairs of x and y.
+        height: Pixels of the image that the outline is drawn on.
+
+    Raises:
+        ValueError: No coordinates in it.
+    """
+    pairs = re.findall(rf"({_NUMBER})\s+({_NUMBER})", wkt)
+    if not pairs:
+        raise ValueError(f"{wkt[:60]!r} is no outline in well-known text")
+    xs, ys = [float(x) for x, _ in pairs], [float(y) for _, y in pairs]
+    return min(xs), height - max(ys), max(xs), height - min(ys)
+
+
+def xyxy_to_wkt(xyxy: Sequence[float], height: float) -> str:
+    """A box -> a closed polygon in well-known text, y pointing up from the image's lower edge."""
+    x0, y0, x1, y1 = (float(v) for v in xyxy)
+    low, high = height - y1, height - y0
+    corners = ((x0, low), (x1, low), (x1, high), (x0, high), (x0, low))
+    return f"POLYGON (({', '.join(f'{x:.10g} {y:.10g}' for x, y in corners)}))"
 
 
 def orient(boxes: Sequence[Xyxy], width: int, height: int, orientation: int) -> list[Xyxy]:

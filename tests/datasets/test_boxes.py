@@ -119,3 +119,22 @@ def test_orient_equals_turning_a_mask(orientation: int) -> None:
 
 def test_infinite_boxes_do_not_pass_for_numbers() -> None:
     assert math.isinf(boxes.area([[0, 0, math.inf, 1]])[0])
+
+
+def test_well_known_text_points_up() -> None:
+    # On a picture 200 pixels high, y 20 to 80 from below is 120 to 180 from above.
+    wkt = "POLYGON ((40 20, 140 20, 140 60, 90 80, 40 60, 40 20))"
+    assert boxes.wkt_to_xyxy(wkt, 200) == (40, 120, 140, 180)
+    several = "MULTIPOLYGON (((1 1, 2 1, 2 2, 1 1)), ((-.5 1e1, 8 11, 8.25 30, -.5 10)))"
+    assert boxes.wkt_to_xyxy(several, 40) == (-0.5, 10, 8.25, 39)
+    assert boxes.xyxy_to_wkt((0, 0, 10, 5), 100) == "POLYGON ((0 95, 10 95, 10 100, 0 100, 0 95))"
+    with pytest.raises(ValueError, match="'POLYGON EMPTY' is no outline"):
+        boxes.wkt_to_xyxy("POLYGON EMPTY", 40)
+
+
+@given(st.tuples(*[st.floats(0, 5000)] * 4), st.integers(1, 20_000))
+def test_well_known_text_round_trip(values: tuple[float, ...], height: int) -> None:
+    x0, x1 = sorted(values[:2])
+    y0, y1 = sorted(values[2:])
+    box = (x0, y0, x1, y1)
+    assert boxes.wkt_to_xyxy(boxes.xyxy_to_wkt(box, height), height) == pytest.approx(box, abs=1e-4)
