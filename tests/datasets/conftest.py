@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from musicon.datasets import command
 from musicon.datasets.records import Rejects
 from musicon.datasets.sources import base
 from musicon.datasets.sources.base import SourceData
@@ -149,3 +151,14 @@ def website() -> Iterator[Website]:
     server = Website()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., int]:
+    """``run("mimo", folder, "--out", out)``: tools/prepare_data.py, as a person runs it."""
+    file = Path(__file__).resolve().parents[2] / "tools" / "prepare_data.py"
+    spec = importlib.util.spec_from_file_location("prepare_data_run", file)
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return lambda *arguments: command.run(tool.main, tool.parser(), [str(a) for a in arguments])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,7 @@ from musicon.datasets.atelier.works import draw_work
 from musicon.datasets.records import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(*arguments: object) -> int:
-    """The tool itself, as a person runs it."""
-    spec = importlib.util.spec_from_file_location("prepare_data", ROOT / "tools/prepare_data.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return command.run(tool.main, tool.parser(), [str(a) for a in arguments])
+Run = Callable[..., int]
 
 
 def jpeg(index: int) -> bytes:
@@ -69,7 +61,7 @@ def records(website: Any, numbers: range, keyword: int) -> str:
 
 
 def test_a_harvest_becomes_a_data_set_and_tomorrow_fetches_what_is_new(
-        tmp_path: Path, website: Any) -> None:
+        run: Run, tmp_path: Path, website: Any) -> None:
     listed = records(website, range(4), 3573) + records(website, range(4, 7), 3285)
     listed += RECORD.format(n=7, keyword=3285, deleted="", url=f"{website.url}/gone.jpg")
     listed += RECORD.format(n=8, keyword=4455, deleted="", url=f"{website.url}/tuba.jpg")
@@ -110,7 +102,7 @@ def test_a_harvest_becomes_a_data_set_and_tomorrow_fetches_what_is_new(
     assert all(splits.get(r.sha256, r.split) == r.split for r in grown.images)
 
 
-def test_europeana_becomes_a_data_set(tmp_path: Path, website: Any,
+def test_europeana_becomes_a_data_set(run: Run, tmp_path: Path, website: Any,
                                       monkeypatch: pytest.MonkeyPatch,
                                       capsys: pytest.CaptureFixture[str]) -> None:
     website.file("/_", b"")
@@ -151,7 +143,7 @@ def test_europeana_becomes_a_data_set(tmp_path: Path, website: Any,
     assert len(website.asked) == asked
 
 
-def test_folders_of_numbers_and_names(tmp_path: Path) -> None:
+def test_folders_of_numbers_and_names(run: Run, tmp_path: Path) -> None:
     for n, folder in enumerate(["3564", "Geige", "3573", "harpe", "2206", "4455"]):
         file = tmp_path / "photos" / folder / f"{n}.png"
         file.parent.mkdir(parents=True)
@@ -171,7 +163,7 @@ def test_folders_of_numbers_and_names(tmp_path: Path) -> None:
         "images/harpe/3.png.jpg": ["harp"]}
 
 
-def test_a_table_of_photos(tmp_path: Path) -> None:
+def test_a_table_of_photos(run: Run, tmp_path: Path) -> None:
     for n in range(2):
         (tmp_path / f"{n}.jpg").write_bytes(jpeg(n))
     (tmp_path / "photos.csv").write_text(
@@ -194,9 +186,9 @@ def test_a_table_of_photos(tmp_path: Path) -> None:
     (["--europeana", "--offline"], "needs --keywords"),
     (["--oai", "ftp://x.example"], "not an http or https address"),
     (["photos", "--settings", "wrong.yaml"], "no argument 'klasses'; there are:")])
-def test_what_cannot_be_used_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                     monkeypatch: pytest.MonkeyPatch, arguments: list[str],
-                                     words: str) -> None:
+def test_what_cannot_be_used_says_so(
+        run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Path("wrong.yaml").write_text("klasses: 3\n")
@@ -216,7 +208,7 @@ def test_the_thesis_has_its_25_classes_and_split() -> None:
 
 
 @pytest.mark.real
-def test_real_photos(tmp_path: Path, real_fixture: Path) -> None:
+def test_real_photos(run: Run, tmp_path: Path, real_fixture: Path) -> None:
     """Looked at: players, rooms and pairs are what the reviews name."""
     source = tmp_path / "in"
     for folder, name in (("violin", "3573"), ("harp", "Harfe"), ("guiro", "guiro")):
