@@ -189,8 +189,9 @@ def find_newest(root: str | Path = "runs") -> Path:
     found = [folder for folder in _models(Path(root), "**")
              if "task" not in _read_object(folder / LINEAGE)]
     if not found:
-        raise ModelFolderError(f"{root}: no trained model; make one with make demo, train one with "
-                               "python tools/train_net.py --stage all, or give --model FOLDER")
+        raise ModelFolderError(f"{root}: no trained model; make one with make demo, train one "
+                               "with python tools/train_net.py --stage all, or give --model FOLDER "
+                               "(infer.py --attributes NAME --no-boxes needs none)")
     return max(found, key=lambda f: (int((f / WEIGHTS).stat().st_mtime),
                                      len(_read_object(f / LINEAGE).get("ancestors", []))))
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from musicon.datasets.command import progress
 from musicon.datasets.images import ImageError, decode_reduced, existing_folder, find_images
-from musicon.datasets.records import UserError
+from musicon.datasets.records import Category, UserError
 from musicon.detect.detections import Detections
 from musicon.detect.draw import draw_detections
 from musicon.detect.outputs import (
@@ -42,6 +42,7 @@ from musicon.detect.outputs import (
 from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, rescale
 from musicon.detect.progress import FOLDER, RUN_NAME, ProgressLog, Row
 from musicon.detect.summary import InferenceSummary
+from musicon.detect.tasks.models import TaskModel
 
 MIN_PICTURE_SIDE = 512
 """Pixels; annotated pictures of smaller images are enlarged, so that names can be read."""
@@ -80,6 +81,26 @@ class InferenceOptions:
     workers: int = 2
     annotated: bool = True
     quiet: bool = False
+    attributes: Sequence[TaskModel] = ()
+
+
+@dataclass(frozen=True)
+class NoDetector:
+    """Finds nothing: takes the place of ``ArtworkDetector`` where only attributes are wanted."""
+
+    categories: tuple[Category, ...] = ()
+    threshold = 0.0
+    precision = "32"
+    names: dict[int, str] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """No model."""
+        return "none"
+
+    def predict(self, images: Sequence[NDArray[np.uint8]],
+                threshold: float | None = None) -> list[Detections]:
+        """No box in any image."""
+        return [Detections.empty((image.shape[1], image.shape[0])) for image in images]
 
 
 @dataclass(frozen=True)
@@ -148,7 +169,7 @@ def list_images(places: Sequence[str], out: Path, limit: int | None = None) -> L
     return Listing(root, files, stamps, left_out)
 
 
-def run_inference(detector: ArtworkDetector, listing: Listing, out: Path,
+def run_inference(detector: ArtworkDetector | NoDetector, listing: Listing, out: Path,
                   options: InferenceOptions) -> InferenceSummary:
     """Search every image and write the results' folder.
 
@@ -163,6 +184,8 @@ def run_inference(detector: ArtworkDetector, listing: Listing, out: Path,
     threshold = detector.threshold if options.threshold is None else options.threshold
     key = {"model": detector.fingerprint(), "threshold": threshold,
            "precision": detector.precision, "format": 1}
+    if options.attributes:
+        key["attributes"] = {model.kind.name: model.fingerprint for model in options.attributes}
     with ProgressLog(out, listing.files, listing.stamps, key) as log:
         pictures = Pictures(listing, out / ANNOTATED) if options.annotated else None
         pending = _pending(log, pictures)
@@ -171,7 +194,8 @@ def run_inference(detector: ArtworkDetector, listing: Listing, out: Path,
         seconds = time.perf_counter() - started
         info = {"description": "Musical instruments found by musicon",
                 "model": key["model"], "threshold": threshold}
-        counts = write_outputs(log, detector.categories, info)
+        counts = write_outputs(log, detector.categories, info,
+                               [model.kind.name for model in options.attributes])
         if not counts.images:
             reason = counts.reasons.most_common(1)[0][0]
             raise UserError(f"none of the {counts.rejected} files could be read (the most common "
@@ -240,7 +264,7 @@ def _pending(log: ProgressLog, pictures: Pictures | None) -> list[int]:
     return [index for index in range(len(log.files)) if not log.is_done(index)] or rejected
 
 
-def _search(detector: ArtworkDetector, log: ProgressLog, pending: Sequence[int],
+def _search(detector: ArtworkDetector | NoDetector, log: ProgressLog, pending: Sequence[int],
             pictures: Pictures | None, threshold: float, options: InferenceOptions) -> None:
     """Decode, predict, draw, log: batches of ``pending`` in order, so that a rerun makes the same.
 
@@ -252,7 +276,8 @@ def _search(detector: ArtworkDetector, log: ProgressLog, pending: Sequence[int],
         stream = _decode_ahead(pool, log, pending, options)
         images = progress(stream, total=len(pending), desc="searching", quiet=options.quiet)
         while batch := list(islice(images, options.batch_size)):
-            rows, draws = _search_batch(detector, batch, pictures, threshold, pool)
+            rows, draws = _search_batch(detector, batch, pictures, threshold, pool,
+                                        options.attributes)
             unlogged.append((rows, [item.index for item in batch], draws))
             if len(unlogged) > 1:
                 _log_batch(log, *unlogged.popleft())
@@ -262,25 +287,28 @@ def _search(detector: ArtworkDetector, log: ProgressLog, pending: Sequence[int],
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _search_batch(detector: ArtworkDetector, batch: Sequence[_Decoded],
-                  pictures: Pictures | None, threshold: float,
-                  pool: ThreadPoolExecutor) -> tuple[list[Row], list[Future[None]]]:
+def _search_batch(detector: ArtworkDetector | NoDetector, batch: Sequence[_Decoded],
+                  pictures: Pictures | None, threshold: float, pool: ThreadPoolExecutor,
+                  attributes: Sequence[TaskModel]) -> tuple[list[Row], list[Future[None]]]:
     images = [item.image for item in batch if item.image is not None]
     results = iter(_predict(detector, images, threshold))
+    names = [model.kind.name for model in attributes]
+    said = zip(*(model.label(images) for model in attributes), strict=True)
     rows, draws = [], []
     for item in batch:
         if item.image is None:
             rows.append(reject_row(item.reason))
             continue
         found = rescale(next(results), item.image_wh)
-        rows.append(detection_row(found))
+        rows.append(detection_row(found, dict(zip(names, next(said), strict=True))
+                                  if names else None))
         if pictures is not None:
             draws.append(pool.submit(pictures.write, item.index, item.image, found,
                                      detector.names))
     return rows, draws
 
 
-def _predict(detector: ArtworkDetector, images: Sequence[NDArray[np.uint8]],
+def _predict(detector: ArtworkDetector | NoDetector, images: Sequence[NDArray[np.uint8]],
              threshold: float) -> list[Detections]:
     try:
         return detector.predict(images, threshold)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,6 +17,7 @@ from musicon.datasets.files import to_json
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest
 from musicon.detect.detections import Detections
 from musicon.detect.progress import ProgressLog, Row
+from musicon.detect.tasks import Said
 
 DETECTIONS_NAME = "detections.json"
 TABLE_NAME = "detections.csv"
@@ -26,6 +27,8 @@ EXPLANATIONS_NAME = "explanations.json"
 ANNOTATED = "annotated"
 COLUMNS = ("file", "instrument", "score", "x0", "y0", "x1", "y1", "image_width", "image_height",
            "detector_score", "classifier_score")
+ATTRIBUTE_SCORES = "attribute_scores"
+"""Extra key of an image: each attribute that a model gave it, with the likeliest answers."""
 CHUNK = 256
 """Images turned into JSON at once."""
 
@@ -40,6 +43,7 @@ class Counts:
         rejected: Files that could not be read.
         boxes: Boxes of each instrument, by name.
         reasons: Rejected files by reason.
+        attributes: Images of each answer, by attribute.
     """
 
     images: int = 0
@@ -47,15 +51,19 @@ class Counts:
     rejected: int = 0
     boxes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    attributes: dict[str, Counter[str]] = field(default_factory=dict)
 
 
-def detection_row(found: Detections) -> Row:
+def detection_row(found: Detections, attributes: Mapping[str, Said] | None = None) -> Row:
     """What the progress log keeps of one image: sizes in pixels, numbers rounded."""
+    said = {name: [answer.name, dict(answer.probabilities)]
+            for name, answer in (attributes or {}).items()}
     return {"wh": list(found.image_wh),
             "boxes": [[round(v, 3) for v in box] for box in found.boxes.tolist()],
             "scores": _rounded(found.scores), "labels": found.labels.tolist(),
             "detector_scores": _rounded(found.detector_scores),
-            "classifier_scores": _rounded(found.classifier_scores)}
+            "classifier_scores": _rounded(found.classifier_scores),
+            **({"attributes": said} if said else {})}
 
 
 def reject_row(reason: str) -> Row:
@@ -63,10 +71,11 @@ def reject_row(reason: str) -> Row:
     return {"reject": reason}
 
 
-def write_outputs(log: ProgressLog, categories: Sequence[Category],
-                  info: dict[str, Any]) -> Counts:
+def write_outputs(log: ProgressLog, categories: Sequence[Category], info: dict[str, Any],
+                  attributes: Sequence[str] = ()) -> Counts:
     """Write detections.json, detections.csv and rejects.jsonl, each whole or not at all.
 
+    ``attributes`` are those that a model gave each image; the table has two columns for each.
     Memory does not grow with the number of images: the log is read once a file.
     """
     names = {category.id: category.name for category in categories}
@@ -81,9 +90,11 @@ def write_outputs(log: ProgressLog, categories: Sequence[Category],
             _write_coco(stream, log, categories, info)
         with _whole(log.out / TABLE_NAME) as stream:
             table = csv.writer(stream, lineterminator="\n")
-            table.writerow(COLUMNS)
+            table.writerow([*COLUMNS, *(column for name in attributes
+                                        for column in (name, f"{name}_probability"))])
             for record in _records(log):
-                table.writerows(_table_rows(record, names))
+                told = [cell for name in attributes for cell in _attribute_cells(record, name)]
+                table.writerows([*row, *told] for row in _table_rows(record, names))
     return counts
 
 
@@ -97,6 +108,8 @@ def _count(log: ProgressLog, names: dict[int, str]) -> Counts:
         counts.images += 1
         counts.found += bool(row["labels"])
         counts.boxes.update(names[label] for label in row["labels"])
+        for name, (answer, _) in row.get("attributes", {}).items():
+            counts.attributes.setdefault(name, Counter())[answer] += 1
     return counts
 
 
@@ -110,8 +123,11 @@ def _records(log: ProgressLog) -> Iterator[ImageRecord]:
         number += 1
         name = os.path.relpath(log.files[index], here).replace(os.sep, "/")
         width, height = row["wh"]
+        said = row.get("attributes", {})
+        scores = {ATTRIBUTE_SCORES: {key: value for key, (_, value) in said.items()}}
         yield ImageRecord(id=number, file_name=name, width=width, height=height, labels=None,
-                          boxes=tuple(_boxes(row)))
+                          boxes=tuple(_boxes(row)), extra=scores if said else {},
+                          attributes={key: answer for key, (answer, _) in said.items()})
 
 
 def _boxes(row: Row) -> Iterator[Box]:
@@ -163,6 +179,12 @@ def _table_rows(record: ImageRecord, names: dict[int, str]) -> Iterator[tuple[An
     for box in record.boxes:
         yield (file, names[box.label], box.score, *box.xyxy, *size,
                box.extra["detector_score"], box.extra["classifier_score"])
+
+
+def _attribute_cells(record: ImageRecord, name: str) -> tuple[str, float]:
+    """An attribute and the probability of its likeliest answer, in doubt or not."""
+    scores = record.extra[ATTRIBUTE_SCORES][name]
+    return record.attributes[name], next(iter(scores.values()))
 
 
 def _printable(name: str) -> str:

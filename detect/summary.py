@@ -11,7 +11,14 @@ from pathlib import Path
 from musicon.datasets.command import explain_os_error
 from musicon.datasets.images import existing_folder
 from musicon.datasets.records import Manifest, UserError
-from musicon.detect.outputs import ANNOTATED, DETECTIONS_NAME, REJECTS_NAME, TABLE_NAME, Counts
+from musicon.detect.outputs import (
+    ANNOTATED,
+    ATTRIBUTE_SCORES,
+    DETECTIONS_NAME,
+    REJECTS_NAME,
+    TABLE_NAME,
+    Counts,
+)
 
 MAX_NAME = 60
 
@@ -60,6 +67,9 @@ def lines(summary: InferenceSummary) -> list[str]:
                 f"{sum(counts.boxes.values()):,} boxes")
     width = max([len(name) for name in counts.boxes], default=0)
     text += [f"  {name.ljust(width)}  {n:,}" for name, n in counts.boxes.most_common()]
+    text += answer_lines(out) if counts.images == 1 else [
+        f"{name}: " + ", ".join(f"{answer} {n:,}" for answer, n in answers.most_common(8))
+        for name, answers in counts.attributes.items()]
     if summary.searched:
         text.append(f"{summary.images_per_second:.1f} images/s")
     if counts.rejected:
@@ -71,6 +81,14 @@ def lines(summary: InferenceSummary) -> list[str]:
     if counts.rejected:
         text.append(f"rejects:  {out / REJECTS_NAME}")
     return text
+
+
+def answer_lines(out: Path) -> list[str]:
+    """The likeliest answers for the one image of the results, an attribute a line."""
+    record = Manifest.read(out / DETECTIONS_NAME).images[0]
+    return [f"{name}: {record.attributes[name]} (" + ", ".join(
+                f"{answer} {share:.0%}" for answer, share in scores.items()) + ")"
+            for name, scores in record.extra.get(ATTRIBUTE_SCORES, {}).items()]
 
 
 def results_name(images: Sequence[str], name: str | None = None) -> str:

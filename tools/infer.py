@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from musicon.datasets import command
+from musicon.datasets.records import UserError
 from musicon.detect import inference, summary
 
 
@@ -15,17 +16,24 @@ def main(options: argparse.Namespace) -> int:
     """Search, write, sum up, load the review; 1 when some files could not be read."""
     from musicon.detect.checkpoints import find_newest
     from musicon.detect.pipeline import ArtworkDetector
+    from musicon.detect.tasks.models import load_all
 
     out = options.out or Path("results") / summary.results_name(options.images, options.name)
     inference.check_out(out)
     listing = inference.list_images(options.images, out, options.limit)
-    model = options.model or find_newest()
-    detector = ArtworkDetector.load(model, options.device, options.precision)
+    attributes = load_all(options.attributes, options.device) if options.attributes else ()
+    if options.boxes:
+        model = options.model or find_newest()
+        detector = ArtworkDetector.load(model, options.device, options.precision)
+    elif attributes:
+        model, detector = ", ".join(str(one.folder) for one in attributes), inference.NoDetector()
+    else:
+        raise UserError("--no-boxes: say what to look for instead, with --attributes")
     if not options.quiet:
         print(f"searching {command.counted(len(listing.files), 'image')} with {model}", flush=True)
     settings = inference.InferenceOptions(
         threshold=options.threshold, batch_size=options.batch_size, workers=options.workers,
-        annotated=options.annotated, quiet=options.quiet)
+        annotated=options.annotated, quiet=options.quiet, attributes=attributes)
     done = inference.run_inference(detector, listing, out, settings)
     if not options.quiet:
         print("\n".join(summary.lines(done)))
@@ -40,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--images", nargs="+", required=True, metavar="DIR|FILE|GLOB", help="what to search")
     add("--model", type=Path, help="model or run folder (default: the newest trained in runs/)")
+    add("--attributes", metavar="NAME[=DIR],...",
+        help="label whole works too, such as movement,painter,medium; each by its newest model, or "
+             "the one in DIR")
+    add("--no-boxes", dest="boxes", action="store_false",
+        help="with --attributes: look for no instruments")
     add("--out", type=Path, help="results (default: results/NAME, after the images' folder)")
     add("--threshold", type=command.share, help="lowest score, 0 to 1 (default: the model's own)")
     add("--batch-size", type=command.count, default=8, help="images at once (default: 8)")

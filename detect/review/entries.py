@@ -6,11 +6,12 @@ Nothing here knows FiftyOne; ``fiftyone_app`` turns entries into its samples.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects
+from musicon.detect.outputs import ATTRIBUTE_SCORES
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Entry:
         truth: The data set's boxes; ``()`` means known to hold no instrument, None that nobody
             boxed this image.
         predicted: What the model found; None where it did not look.
+        guessed: Attribute -> what a model says of the whole work, and its likeliest answers.
     """
 
     path: Path
     record: ImageRecord
     truth: tuple[Box, ...] | None = None
     predicted: tuple[Box, ...] | None = None
+    guessed: Mapping[str, tuple[str, Mapping[str, float]]] = field(default_factory=dict)
 
     @property
     def start(self) -> tuple[Box, ...]:
@@ -64,9 +67,10 @@ def pair(ground_truth: Manifest | None, predictions: Manifest | None,
         if file not in entries:
             file = by_sha256.get(record.sha256 or "", file)
         if file in entries:
-            entries[file] = replace(entries[file], predicted=boxes)
+            entries[file] = replace(entries[file], predicted=boxes, guessed=_guessed(record))
         else:
-            entries[file] = Entry(path, replace(record, boxes=(), labels=None), predicted=boxes)
+            entries[file] = Entry(path, replace(record, boxes=(), labels=None), predicted=boxes,
+                                  guessed=_guessed(record))
     return list(entries.values()), categories
 
 
@@ -96,6 +100,11 @@ def _existing(manifest: Manifest | None,
             yield os.path.realpath(path), path, record
         else:
             rejects.add(record.file_name, f"no such file below {manifest.root}")
+
+
+def _guessed(record: ImageRecord) -> dict[str, tuple[str, Mapping[str, float]]]:
+    return {name: (record.attributes[name], scores) for name, scores in
+            record.extra.get(ATTRIBUTE_SCORES, {}).items() if name in record.attributes}
 
 
 def _boxed(record: ImageRecord) -> tuple[Box, ...] | None:

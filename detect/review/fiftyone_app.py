@@ -132,7 +132,8 @@ def load_dataset(name: str, ground_truth: Manifest | None = None,
     fo.config.show_progress_bars = not quiet
     dataset = _open_or_create(fo, name, overwrite)
     attributes = {_key(key) for entry in entries for key in entry.record.attributes}
-    look.declare_fields(fo, dataset, attributes)
+    look.declare_fields(fo, dataset, attributes,
+                        {_key(key) for entry in entries for key in entry.guessed})
     previews = make_previews(((entry.path, entry.record.width, entry.record.height)
                               for entry in entries),
                              Path(fo.config.default_dataset_dir) / "musicon-previews", quiet=quiet)
@@ -246,6 +247,10 @@ def _values(fo: Any, entry: Entry, categories: Mapping[int, Category],
         "source_url": record.source_url,
         "attributes": fo.DynamicEmbeddedDocument(
             **{_key(key): str(value) for key, value in record.attributes.items()}),
+        # The confidence is the likeliest class's, also where the answer is "uncertain".
+        **{f"{look.GUESSED}{_key(key)}": fo.Classification(
+            label=answer, confidence=max(scores.values(), default=None))
+           for key, (answer, scores) in entry.guessed.items()},
     }
 
 

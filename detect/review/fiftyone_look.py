@@ -19,6 +19,8 @@ STATE = "musicon"
 PREVIEW = "preview_path"
 CONTENT = "attributes.content"
 """What a picture of a style bank was made from (``build_bank.py make``)."""
+GUESSED = "guessed_"
+"""Fields of what a model says of the whole work begin so: ``guessed_movement``."""
 EVALUATION = "eval"
 IOU = 0.5
 MAX_NAMES = 600
@@ -34,8 +36,12 @@ def heat_field(method: str) -> str:
     return _HEAT + method.replace("-", "_")
 
 
-def declare_fields(fo: Any, dataset: Any, attributes: Iterable[str]) -> None:
+def declare_fields(fo: Any, dataset: Any, attributes: Iterable[str],
+                   guessed: Iterable[str] = ()) -> None:
     """Give the data set every field of a review; those that it has are left as they are."""
+    for name in sorted(guessed):
+        dataset.add_sample_field(f"{GUESSED}{name}", fo.EmbeddedDocumentField,
+                                 embedded_doc_type=fo.Classification)
     for name in (*_TEXT_FIELDS, PREVIEW):
         dataset.add_sample_field(name, fo.StringField)
     dataset.add_sample_field("labels", fo.ListField, subfield=fo.StringField)
@@ -87,7 +93,7 @@ def sidebar(fo: Any, dataset: Any) -> list[Any]:
     """The groups of fields in the side bar, as far as the data set has them."""
     heats = [name for name in sorted(dataset.get_field_schema()) if name.startswith(_HEAT)]
     work = [path for path in sorted(dataset.get_field_schema(flat=True))
-            if path.startswith("attributes.")]
+            if path.startswith("attributes.") or (path.startswith(GUESSED) and "." not in path)]
     groups: tuple[tuple[str, list[str], bool], ...] = (
         ("labels", list(LABEL_FIELDS), True), ("heat maps", heats, True), ("tags", [], True),
         ("image", [REVIEWED, "labels", "split", "domain", "source_url", "rights"], True),

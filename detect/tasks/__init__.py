@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from musicon.datasets.records import UserError
 
 UNCERTAIN = "uncertain"
 """What a work is called that fits none of the classes."""
+
+
+class Said(NamedTuple):
+    """What a model says of one work.
+
+    Attributes:
+        name: The class, or ``UNCERTAIN``.
+        probabilities: The three most probable classes, most first, in doubt or not.
+    """
+
+    name: str
+    probabilities: Mapping[str, float]
 
 
 class TaskError(UserError):

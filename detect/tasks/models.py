@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,25 +26,12 @@ from musicon.detect.checkpoints import (
     task_models,
 )
 from musicon.detect.pipeline import pick_device
-from musicon.detect.tasks import UNCERTAIN, TaskKind, load
+from musicon.detect.tasks import UNCERTAIN, Said, TaskError, TaskKind, load
 from musicon.detect.tasks.networks import Image, WorkClassifier, to_tensor, views
 from musicon.detect.tasks.scores import top
 from musicon.detect.tasks.settings import TaskConfig
 
 BATCH = 32
-
-
-class Said(NamedTuple):
-    """What a model says of one work.
-
-    Attributes:
-        name: The class, or ``UNCERTAIN``.
-        probabilities: The three most probable classes, most first; they come without a doubt
-            whether the work is of any.
-    """
-
-    name: str
-    probabilities: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -125,6 +112,27 @@ def find(name: str, root: str | Path = "runs") -> Path:
                                f"tools/train_net.py --task {name} --config "
                                f"configs/tasks/{name}.yaml, or give its folder: {name}=FOLDER")
     return found[-1]
+
+
+def load_all(wanted: str, device: str = "auto", root: str | Path = "runs") -> tuple[TaskModel, ...]:
+    """The models of ``movement,painter=FOLDER``: each the newest trained, or the one in a folder.
+
+    Raises:
+        TaskError: An attribute named twice, or a folder that holds another's model.
+        ModelFolderError: None was trained yet, or it can't be used.
+    """
+    models = []
+    for part in wanted.split(","):
+        name, _, folder = (text.strip() for text in part.partition("="))
+        model = TaskModel.load(folder or find(name, root), device)
+        if model.kind.name != name:
+            raise TaskError(f"--attributes {part}: {model.folder} tells the {model.kind.name}; "
+                            f"write {model.kind.name}={folder}")
+        models.append(model)
+    names = [model.kind.name for model in models]
+    if len(set(names)) < len(names):
+        raise TaskError(f"--attributes {wanted}: name each attribute once")
+    return tuple(models)
 
 
 @torch.inference_mode()

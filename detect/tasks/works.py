@@ -15,11 +15,10 @@ from musicon.datasets.files import tables_to_json
 from musicon.datasets.images import sha256
 from musicon.datasets.records import ImageRecord, Manifest, write_atomic
 from musicon.datasets.splits import assign_splits
+from musicon.detect.outputs import ATTRIBUTE_SCORES
 from musicon.detect.tasks import TaskError, TaskKind
 from musicon.detect.tasks.settings import TaskConfig
 
-GUESSED = "attribute_scores"
-"""Extra key of an image: the attributes that a model gave it, each with its probabilities."""
 SPLITS_NAME = "splits.json"
 
 
@@ -72,7 +71,7 @@ def plain(name: str) -> str:
 def answer(record: ImageRecord, kind: TaskKind) -> str | None:
     """What is known of a work; None where nothing is, or where only a model guessed it."""
     known = {key.casefold(): value for key, value in record.attributes.items()
-             if key not in record.extra.get(GUESSED, {})}
+             if key not in record.extra.get(ATTRIBUTE_SCORES, {})}
     return next((known[key].strip() for key in kind.keys if known.get(key, "").strip()), None)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects
 from musicon.detect.colours import class_colour, hex_colour
 from musicon.detect.config import parse
+from musicon.detect.outputs import ATTRIBUTE_SCORES
 from musicon.detect.review import fiftyone_app as app
 from musicon.detect.review import session
 from musicon.detect.review.corrections import (
@@ -450,6 +451,25 @@ def test_a_style_bank_is_grouped_by_content(
     assert sorted(styles) == ["c0", "c1"]
     app.load_dataset("test-bank", truth, overwrite=True)
     assert not dataset.has_saved_view("by content")
+    dataset.delete()
+
+
+def test_what_a_model_says_of_whole_works_is_a_field(
+        database: None, gallery: tuple[Manifest, Manifest]) -> None:
+    truth, predictions = gallery
+    scores = {"movement": {"Rococo": 0.7, "Realism": 0.2}}
+    guessed = replace(predictions, images=tuple(
+        replace(record, attributes={"movement": answer}, extra={ATTRIBUTE_SCORES: scores})
+        for record, answer in zip(predictions.images, ("Rococo", "uncertain", *["Rococo"] * 9),
+                                  strict=False)))
+    known = replace(truth, images=tuple(
+        replace(record, attributes={"movement": "Realism"}) for record in truth.images))
+    dataset = app.load_dataset("test-works", known, guessed)
+    labels = dict(zip(*dataset.values(["filepath", "guessed_movement.label"]), strict=True))
+    assert {labels[os.path.normpath(guessed.path(record))] for record in guessed.images} == {
+        "Rococo", "uncertain"}
+    assert set(dataset.exists("guessed_movement").values("guessed_movement.confidence")) == {0.7}
+    assert dataset.values("attributes.movement").count("Realism") == len(truth.images)
     dataset.delete()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 from collections.abc import Callable
@@ -155,6 +156,44 @@ def test_head_then_pictures_and_again(data: Path, caplog: pytest.LogCaptureFixtu
     assert all(torch.equal(value, again[name]) for name, value in state.items())
     fits = before.metrics["fits"]
     assert set(fits) == {"head", "whole"} and fits["head"]["steps"] == 8
+
+
+def test_works_are_labelled_in_every_result(cnn: Path, data: Path, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    rng, images = np.random.default_rng(3), tmp_path / "images"
+    images.mkdir()
+    for i in range(3):
+        paint(i, rng).save(images / f"{i}.png")
+    (images / "broken.png").write_bytes(b"none")
+    wanted = ("infer", "--no-boxes", "--no-review", "--attributes", f"movement={cnn}")
+    assert run(*wanted, "--images", images, "--out", tmp_path / "out") == 1
+    assert "movement: " in capsys.readouterr().out
+    manifest = Manifest.read(tmp_path / "out" / "detections.json")
+    model = TaskModel.load(cnn, "cpu")
+    for record in manifest.images:
+        said = model.label([np.array(Image.open(manifest.path(record)).convert("RGB"))])[0]
+        assert record.attributes == {"movement": said.name}
+        assert record.extra["attribute_scores"] == {"movement": dict(said.probabilities)}
+    with (tmp_path / "out" / "detections.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["movement"] for row in rows] == [r.attributes["movement"] for r in manifest.images]
+    assert all(0 < float(row["movement_probability"]) <= 1 for row in rows)
+    assert run(*wanted, "--images", images / "0.png", "--out", tmp_path / "one") == 0
+    said_of_one = capsys.readouterr().out
+    assert all(name in said_of_one for name in MOVEMENTS) and "%" in said_of_one
+
+
+@pytest.mark.parametrize(("wanted", "sentence"), [
+    ("painter", "no trained model of the painter"), ("year", "there are: medium, movement"),
+    ("painter={cnn}", "tells the movement"), ("", "say what to look for instead"),
+    ("movement={cnn},movement={cnn}", "each attribute once")])
+def test_attributes_that_cannot_be_told(cnn: Path, data: Path, tmp_path: Path, wanted: str,
+                                        sentence: str, monkeypatch: pytest.MonkeyPatch,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("infer", "--images", data / "pictures", "--no-boxes", "--no-review", "--out", "out",
+               "--attributes", wanted.format(cnn=cnn)) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from musicon.datasets.records import ImageRecord, Manifest
+from musicon.detect.outputs import ATTRIBUTE_SCORES
 from musicon.detect.tasks import TaskError, available, load
 from musicon.detect.tasks.settings import SplitConfig, TaskConfig
 from musicon.detect.tasks.works import (
-    GUESSED,
     Works,
     collect,
     deal,
@@ -72,7 +72,7 @@ def test_small_classes_and_guesses_are_left_out_and_counted() -> None:
     assert works.classes == ("a", "b")
     assert works.left_out == {"their movement has fewer than 2 works": 1}
     with pytest.raises(TaskError, match=r"0 classes of movement.*attributes are: movement \(5\)"):
-        found(manifest(*rows, extra={GUESSED: {"movement": {"a": 0.9}}}), min_works=2)
+        found(manifest(*rows, extra={ATTRIBUTE_SCORES: {"movement": {"a": 0.9}}}), min_works=2)
 
 
 def test_painters_and_copies_stay_together() -> None:
