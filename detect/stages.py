@@ -274,13 +274,16 @@ class Stage:
                 for key, path in data_of(self.config, self.name)}
         fusion = {key: value for key, value in config["fusion"].items() if key != "threshold"}
         apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal",
-                 "bank"}
-        bank = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}
+                 "bank", "adaptation"}
+        extra = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}
+        if stage["adaptation"]:
+            extra["adaptation"] = [{k: v for k, v in method.items() if k != "targets"}
+                                   for method in stage["adaptation"]]
         return {
             "seed": config["seed"], "precision": config["precision"],
             "processes": self.fabric.world_size, "data": data, "parent": self.parent_hash,
             "models": {"classifier": config["classifier"], "detector": config["detector"]},
-            "stage": {**{key: value for key, value in stage.items() if key not in apart}, **bank},
+            "stage": {**{key: value for key, value in stage.items() if key not in apart}, **extra},
             "fits": {part: {key: value for key, value in stage[part].items()
                             if key not in NOT_DECISIVE} for part in ("classifier", "detector")},
             "fusion": fusion,
