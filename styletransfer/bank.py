@@ -26,7 +26,7 @@ from musicon.datasets.images import ImageError, decode_reduced, sha256
 from musicon.datasets.records import Box, ImageRecord, Manifest, Rejects
 from musicon.datasets.scenes import make_scenes
 from musicon.datasets.workplace import REJECTS_NAME
-from musicon.styletransfer import bank_worker, methods
+from musicon.styletransfer import bank_ray, bank_worker, methods
 from musicon.styletransfer.bank_files import (
     MADE_BY,
     SCENES,
@@ -73,6 +73,7 @@ class BankOptions:
         shard: (i, n): make the i-th of n shares (from 1) and no manifest.
         workers: Processes on each device; 0 for as many as there are cores (CPU), 4 (GPU).
         devices: ``cpu``, or one or more of ``cuda:0``, ``cuda:1``, ...
+        engine: ``processes`` of this machine, or ``ray`` for a Ray cluster that sees ``out``.
     """
 
     contents: tuple[Path, ...]
@@ -93,6 +94,7 @@ class BankOptions:
     workers: int = 0
     devices: tuple[str, ...] = ("cpu",)
     precision: str = "auto"
+    engine: str = "processes"
     quiet: bool = False
 
 
@@ -260,6 +262,10 @@ def _made(missing: Sequence[Job], jobs: Sequence[Job], contents: Sequence[Conten
     batches = _batches(missing, jobs, contents, options)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpu = options.devices == ("cpu",)
+    if options.engine == "ray":
+        done = bank_ray.made_by_ray(recipe, batches, options.devices[0], options.workers)
+        yield from command.progress(done, sum(map(len, batches)), "styling", options.quiet)
+        return
     workers = min(options.workers or ((cores or 1) if cpu else 4), len(batches))
     if cpu and workers == 1:
         yield from _made_here(recipe, batches, options)

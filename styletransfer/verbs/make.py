@@ -48,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto (all GPUs, or cpu), cpu, cuda:0,cuda:1")
     add("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
         help="default: float16 on GPUs, float32 on CPUs")
+    add("--engine", choices=("processes", "ray"), default="processes",
+        help="ray: the running Ray cluster, whose machines all see these folders")
     add("--check", action="store_true", help="only compare the pictures with their check sums")
     add("--quiet", action="store_true", help="no progress bars, no summary")
 
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         quality=options.quality, seed=options.seed, composites=options.composites,
         grounds=options.grounds, splits=tuple(options.split), shard=options.shard,
         workers=options.workers, devices=devices(options.device),
-        precision=options.precision, quiet=options.quiet))
+        precision=options.precision, engine=options.engine, quiet=options.quiet))
     if not options.quiet:
         print("\n".join(summary(made, options)))
     return command.DONE_WITH_REJECTS if made.rejects else command.DONE

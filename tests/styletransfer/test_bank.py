@@ -141,6 +141,21 @@ def test_shares_processes_and_a_second_run_give_the_same_bytes(place: Path, make
     assert contents_of(tmp_path / "p") == whole
 
 
+def test_ray_gives_the_same_bytes(make: Make, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="an extra: pip install -e .[ray]")
+    assert make(tmp_path / "b") == 0
+    assert make(tmp_path / "r", "--engine", "ray") == 0
+    assert contents_of(tmp_path / "r") == contents_of(tmp_path / "b")
+
+
+def test_without_ray_the_error_names_the_extra(make: Make, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert make(tmp_path / "b", "--engine", "ray") == 2
+    assert "pip install 'ray[data]'" in capsys.readouterr().err
+
+
 def test_a_changed_setting_redoes_only_what_it_touches(place: Path, make: Make,
                                                        tmp_path: Path) -> None:
     out = tmp_path / "b"
