@@ -66,7 +66,7 @@ def nearest_copies(prints: Sequence[Fingerprint],
     if not prints or not others:
         return [None] * len(prints)
     found: list[int | None] = []
-    for _, best in _likeness(np.stack(prints), np.stack(others)):
+    for _, best in likeness(np.stack(prints), np.stack(others)):
         at = best.argmax(1)
         found += [int(i) if best[row, i] >= CORRELATION else None for row, i in enumerate(at)]
     return found
@@ -84,7 +84,7 @@ def copy_groups(prints: Sequence[Fingerprint]) -> list[int]:
         return []
     stack = np.stack(prints)
     pairs = [np.argwhere(best >= CORRELATION) + (start, 0)
-             for start, best in _likeness(stack, stack)]
+             for start, best in likeness(stack, stack)]
     row, column = np.concatenate(pairs).T
     graph = coo_matrix((np.ones(len(row)), (row, column)), shape=(len(stack), len(stack)))
     _, component = connected_components(graph, directed=False)
@@ -92,8 +92,8 @@ def copy_groups(prints: Sequence[Fingerprint]) -> list[int]:
     return [int(i) for i in first[component]]
 
 
-def _likeness(mine: NDArray[np.float32],
-              theirs: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def likeness(mine: NDArray[np.float32],
+             theirs: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """(first row, correlations (rows, others)), a block of rows at a time."""
     count = len(theirs)
     mirrored = theirs.reshape(*theirs.shape[:2], SIDE, SIDE)[..., ::-1].reshape(theirs.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from musicon.datasets.images import sha256
 from musicon.datasets.records import ImageRecord, Manifest, Rejects
 
 Item = tuple[Path, ImageRecord]
+_NOT_WORD = re.compile(r"[\W_]+")
 
 
 def hold_out(items: Sequence[Item], split: str) -> list[Item]:
@@ -32,23 +34,23 @@ def apart_from(items: Sequence[Item], others: Sequence[Manifest],
     """
     contents: dict[str | None, str] = {}
     names: dict[str, str] = {}
-    hands: dict[str, str] = {}
+    by_hand: dict[str, str] = {}
     for manifest in others:
         for record in manifest.select(split="test").images:
             where = f"{manifest.root.name}/{record.file_name}"
             contents[record.sha256 or sha256(manifest.path(record))] = where
             names[PurePosixPath(record.file_name).name] = where
-            for hand in _hands(record):
-                hands[hand] = where
+            for hand in hands(record):
+                by_hand[hand] = where
     kept = []
     for path, record in items:
-        same_hand = next((hand for hand in sorted(_hands(record)) if hand in hands), None)
+        same_hand = next((hand for hand in sorted(hands(record)) if hand in by_hand), None)
         content = _content(path) if contents else None
         if record.file_name and PurePosixPath(record.file_name).name in names:
             twin = names[PurePosixPath(record.file_name).name]
             rejects.add(path, f"has the file name of the test picture {twin}")
         elif same_hand is not None:
-            rejects.add(path, f"same painter or group as the test picture {hands[same_hand]}: "
+            rejects.add(path, f"same painter or group as the test picture {by_hand[same_hand]}: "
                               f"{same_hand}")
         elif content in contents:
             rejects.add(path, f"same content as the test picture {contents[content]}")
@@ -71,6 +73,10 @@ def _content(path: Path) -> str | None:
         return None
 
 
-def _hands(record: ImageRecord) -> set[str]:
-    """Names that tie works together: painter and leakage group."""
-    return {name for name in (record.attributes.get("painter"), record.group) if name}
+def hands(record: ImageRecord) -> set[str]:
+    """Names that tie works together: painter and leakage group.
+
+    Sources spell a painter as ``jan-steen`` or ``Jan Steen``: both are one.
+    """
+    return {_NOT_WORD.sub(" ", name).strip().casefold() or name
+            for name in (record.attributes.get("painter"), record.group) if name}

@@ -20,6 +20,7 @@ from typing import Any
 from musicon.datasets import command
 from musicon.datasets.checking import Item, Journal, check
 from musicon.datasets.leakage import apart_from, hold_out, labels_only
+from musicon.datasets.leaks import with_copies_grouped
 from musicon.datasets.records import (
     MANIFEST_NAME,
     SPLITS,
@@ -101,6 +102,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--apart-from", type=Path, nargs="+", default=[], metavar="DATASET",
                        help="leave out what the test splits of these data sets hold too, and "
                             "other works by the same painters")
+    group.add_argument("--copies", action="store_true",
+                       help="look for copies of one picture (cropped, framed, recoloured, "
+                            "mirrored): never divide them, and leave out those of the tests of "
+                            "--apart-from; slow")
     group.add_argument("--labels-only", action="store_true",
                        help="keep which instruments are in a picture and forget where")
     group.add_argument("--workers", type=int, metavar="N", help="threads that decode")
@@ -159,7 +164,14 @@ def prepare(source: str, options: argparse.Namespace) -> Prepared:
             first = f"; the first: {rejects.rows[0][0]}: {rejects.rows[0][1]}" if rejects.rows \
                 else ""
             raise PrepareError(f"none of {len(found)} pictures can be used{first}")
-        items, split_notes = _split(checked.items, options, fractions, earlier)
+        items, copy_notes = checked.items, list[str]()
+        if options.copies:
+            items, copy_notes = with_copies_grouped(
+                items, [Manifest.read(path) for path in options.apart_from], rejects, bar,
+                options.workers)
+            if not items:
+                raise PrepareError("every picture is a copy of one that --apart-from tests on")
+        items, split_notes = _split(items, options, fractions, earlier)
         items = _placed(items, work, out, options, bar)
         records = _numbered([record for _, record in items])
         info = {**data.info, "description": _description(source, options), "made_by": MADE_BY,
@@ -170,7 +182,7 @@ def prepare(source: str, options: argparse.Namespace) -> Prepared:
         rejects.write(work / REJECTS_NAME)
         publish(work, out, manifest, earlier)
     return Prepared(out / MANIFEST_NAME, manifest, rejects, data.naming,
-                    (*data.notes, *notes, *checked.notes, *split_notes))
+                    (*data.notes, *notes, *checked.notes, *copy_notes, *split_notes))
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

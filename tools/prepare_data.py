@@ -2,8 +2,9 @@
 
     python tools/prepare_data.py folder photos --out data/mimo --domain mimo
     python tools/prepare_data.py SOURCE --help
+    python tools/prepare_data.py check data/mimo data/cytomine ...
 
-The second line lists the options of one source.
+The second line lists the options of one source; the third prints what leaks between data sets.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from musicon.datasets import command, prepare, summary
+from musicon.datasets import command, leaks, prepare, summary
 from musicon.datasets.sources import base
+
+CHECK = "check"
 
 
 def main(options: argparse.Namespace) -> int:
     """Prepare, print the tables; 1 when something was left out."""
+    if options.source == CHECK:
+        return leaks.run(options)
     if getattr(options, "contact_sheet", None) is not None:
         print(f"wrote {base.load(options.source).contact_sheet(options)}")
         return command.DONE
@@ -56,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
         prepare.add_arguments(one)
         module.add_arguments(one)
+    leaks.add_arguments(sources.add_parser(CHECK, description=leaks.__doc__))
     return top
 
 

@@ -1,0 +1,194 @@
+"""Copies of one picture told from different pictures, however cropped, framed or recoloured.
+
+Two pictures are one where eight or more local features (SIFT; Lowe, 2004) of the one lie in the
+other as one shift, turn and scale maps them, or where their thumbnails agree (``duplicates``).
+Which pairs are looked at is told by the nearest features and thumbnails, so that thousands of
+pictures take minutes. docs/benchmarks.md, "Near-duplicates", says how well that works.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from musicon.datasets.duplicates import CORRELATION, Fingerprint, fingerprint, likeness
+from musicon.datasets.images import ImageError, decode_reduced
+
+INLIERS = 8
+"""Features in agreement from which two pictures are one; different ones reach about 4."""
+FEATURES = 400
+RETRIEVED = 100
+"""Strongest features of a picture by which its candidates are looked up."""
+RATIO = 0.8
+"""A feature's best match must be so much nearer than its second best (Lowe's ratio test)."""
+CANDIDATES = 8
+"""Pairs looked at for each picture, of each kind."""
+LIKELY = 0.5
+"""Correlation of thumbnails from which a pair is worth looking at."""
+_DECODED = 400
+_REPROJECTION = 4.0
+
+
+
+@dataclass(frozen=True)
+class Print:
+    """What a picture is known by.
+
+    Attributes:
+        thumbnails: As ``duplicates.fingerprint`` gives them.
+        points: float32 (N, 2), x and y of the features in the reduced picture, strongest first.
+        features: float32 (N, 128), each of length 1.
+        mirrored_points: The same of the mirrored picture.
+        mirrored_features: The same of the mirrored picture.
+    """
+
+    thumbnails: Fingerprint
+    points: NDArray[np.float32]
+    features: NDArray[np.float32]
+    mirrored_points: NDArray[np.float32]
+    mirrored_features: NDArray[np.float32]
+
+
+def picture_print(image: NDArray[np.uint8]) -> Print:
+    """What the RGB picture (H, W, 3) is known by."""
+    height, width = image.shape[:2]
+    scale = _DECODED / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return Print(fingerprint(image), *_features(grey), *_features(cv2.flip(grey, 1)))
+
+
+def file_prints(files: Sequence[Path], workers: int = 2) -> Iterator[Print | ImageError]:
+    """The same of files, in their order; what cannot be decoded gives its error."""
+    def look(file: Path) -> Print | ImageError:
+        try:
+            return picture_print(decode_reduced(file, _DECODED)[0])
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(look, files)
+
+
+def _features(grey: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    detector = cv2.SIFT.create(FEATURES)
+    points, features = detector.detectAndCompute(grey, None)
+    if features is None or not len(points):
+        return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
+    order = np.argsort([-point.response for point in points], kind="stable")
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return (np.array([points[i].pt for i in order], np.float32),
+            (features / np.maximum(length, 1e-6))[order])
+
+
+def pairs(prints: Sequence[Print],
+          bar: Callable[..., Iterator[tuple[int, int]]] | None = None) -> list[tuple[int, int]]:
+    """Positions (i < j) of pictures that are one.
+
+    Args:
+        prints: Of all pictures.
+        bar: Draws the progress: called with (pairs, their number, what is done).
+    """
+    if len(prints) < 2:
+        return []
+    thumbnails = np.stack([p.thumbnails for p in prints])
+    sure, likely = _alike(thumbnails)
+    looked_at = sorted((likely | _neighbours(prints)) - sure)
+    shown = iter(looked_at) if bar is None else bar(looked_at, len(looked_at), "comparing")
+    return sorted(sure | {pair for pair in shown if same(prints[pair[0]], prints[pair[1]])})
+
+
+def same(first: Print, second: Print) -> bool:
+    """True where one picture's features lie in the other as one map takes them there."""
+    return (agreement(first.points, first.features, second.points, second.features) >= INLIERS
+            or agreement(first.mirrored_points, first.mirrored_features, second.points,
+                         second.features) >= INLIERS)
+
+
+def agreement(points: NDArray[np.float32], features: NDArray[np.float32],
+              others: NDArray[np.float32], other_features: NDArray[np.float32]) -> int:
+    """How many features the best shift, turn and scale between two pictures takes to their like."""
+    if min(len(points), len(others)) < INLIERS:
+        return 0
+    alike = features @ other_features.T
+    distance = np.sqrt(np.maximum(2 - 2 * alike, 0))
+    two = np.argpartition(distance, 1, axis=1)[:, :2]
+    near = np.take_along_axis(distance, two, 1)
+    best = two[np.arange(len(two)), near.argmin(1)]
+    clear = (near.min(1) < RATIO * near.max(1)) & (
+        distance.argmin(0)[best] == np.arange(len(best)))
+    if clear.sum() < INLIERS:
+        return 0
+    _, inliers = cv2.estimateAffinePartial2D(
+        points[clear], others[best[clear]], ransacReprojThreshold=_REPROJECTION, maxIters=500)
+    if inliers is None:
+        return 0
+    # Repeated features map many places to one; only different places count.
+    hit = others[best[clear]][inliers.ravel() == 1]
+    return len(np.unique(hit.round().astype(np.int64), axis=0))
+
+
+def _alike(thumbnails: NDArray[np.float32]) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    """Pairs whose thumbnails say that they are one, and those that may be."""
+    sure: set[tuple[int, int]] = set()
+    likely: set[tuple[int, int]] = set()
+    for start, best in likeness(thumbnails, thumbnails):
+        for row, scores in enumerate(best, start=start):
+            scores[row] = -1.0
+            count = min(CANDIDATES, len(scores) - 1)
+            for other in np.argpartition(scores, -count)[-count:]:
+                if scores[other] >= LIKELY:
+                    likely.add(_ordered(row, int(other)))
+            sure |= {_ordered(row, int(other)) for other in np.flatnonzero(scores >= CORRELATION)}
+    return sure, likely
+
+
+def _neighbours(prints: Sequence[Print]) -> set[tuple[int, int]]:
+    """Pairs that share most nearest features: what a crop or a frame leaves of a picture."""
+    owners = np.concatenate([np.full(min(RETRIEVED, len(p.features)), i)
+                             for i, p in enumerate(prints)])
+    if len(owners) < 3:
+        return set()
+    features = np.concatenate([p.features[:RETRIEVED] for p in prints])
+    matcher = cv2.FlannBasedMatcher({"algorithm": 1, "trees": 4}, {"checks": 48})
+    matcher.add([features])
+    matcher.train()
+    found: set[tuple[int, int]] = set()
+    for mirrored in (False, True):
+        for i, own in enumerate(prints):
+            asked = (own.mirrored_features if mirrored else own.features)[:RETRIEVED]
+            if not len(asked):
+                continue
+            votes = Counter(int(owners[hit.trainIdx]) for row in matcher.knnMatch(asked, k=3)
+                            for hit in row if owners[hit.trainIdx] != i)
+            found |= {_ordered(i, j) for j, count in votes.most_common(CANDIDATES) if count >= 3}
+    return found
+
+
+def _ordered(first: int, second: int) -> tuple[int, int]:
+    return (first, second) if first < second else (second, first)
+
+
+def groups(count: int, found: Iterable[tuple[int, int]]) -> list[int]:
+    """For each of ``count`` pictures the first one of those that are one with it, or itself."""
+    first = list(range(count))
+
+    def top(i: int) -> int:
+        while first[i] != i:
+            first[i] = first[first[i]]
+            i = first[i]
+        return i
+
+    for i, j in found:
+        low, high = sorted((top(i), top(j)))
+        first[high] = low
+    return [top(i) for i in range(count)]

@@ -1,0 +1,66 @@
+"""Copies told from other pictures, however cropped, framed, recoloured or mirrored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from musicon.datasets.copies import file_prints, groups, pairs, picture_print, same
+from musicon.datasets.images import ImageError
+
+Picture = NDArray[np.uint8]
+
+
+def picture(seed: int) -> Picture:
+    """Blobs of colour with edges: something to find features in."""
+    noise = np.random.default_rng(seed).uniform(0, 255, (18, 24, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def framed(image: Picture) -> Picture:
+    return np.asarray(cv2.copyMakeBorder(image, 40, 40, 40, 40, cv2.BORDER_CONSTANT,
+                                         value=(90, 60, 20)), np.uint8)
+
+
+EDITS = {
+    "cropped": lambda p: p[40:200, 90:300],
+    "framed": framed,
+    "recoloured": lambda p: (p * (0.7, 0.9, 0.6) + 30).astype(np.uint8),
+    "mirrored and cropped": lambda p: p[20:220, ::-1][:, 40:],
+    "small": lambda p: cv2.resize(p, (160, 120), interpolation=cv2.INTER_AREA),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_is_found_among_others(name: str) -> None:
+    originals = [picture(seed) for seed in range(6)]
+    edited = np.ascontiguousarray(EDITS[name](originals[3]))
+    prints = [picture_print(p) for p in [*originals, edited]]
+    assert pairs(prints) == [(3, 6)]
+
+
+def test_repeated_patterns_are_not_one_picture() -> None:
+    tiles = np.kron(np.indices((12, 16)).sum(0) % 2, np.ones((20, 20))).astype(np.uint8) * 255
+    board = np.repeat(tiles[..., None], 3, axis=2)
+    print_of = picture_print(board)
+    assert not same(print_of, picture_print(picture(1)))
+
+
+def test_few_or_flat_pictures() -> None:
+    flat = [picture_print(np.full((50, 60, 3), v, np.uint8)) for v in (0, 128)]
+    assert pairs([]) == [] and pairs(flat[:1]) == [] and pairs(flat) == []
+
+
+def test_unreadable_files_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (found,) = file_prints([tmp_path / "a.jpg"])
+    assert isinstance(found, ImageError)
+
+
+def test_groups_join_chains() -> None:
+    assert groups(6, [(4, 5), (1, 4), (2, 3)]) == [0, 1, 2, 2, 1, 1]
+    assert groups(0, []) == []
