@@ -1,8 +1,7 @@
-"""What a bank looks like: contents down the side, styles along the top, boxes drawn in."""
+"""What a bank looks like: each content beside its styled versions, boxes and styles drawn in."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Container
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets.contact_sheet import Cell, contact_sheet
+from musicon.datasets.contact_sheet import Cell, contact_sheet, fitted
 from musicon.datasets.files import write_atomic
 from musicon.datasets.images import decode_reduced
 from musicon.datasets.records import ImageRecord, Manifest
@@ -29,9 +28,9 @@ def show(bank: Path, out: Path, *, contents: Path | None = None, styles: Path | 
         bank: The bank.
         out: PNG file.
         contents: Manifest of the contents; with it the first column shows them as they were.
-        styles: Folder of styles; with it the first row shows them.
+        styles: Folder of styles; with it each picture has its style in a corner.
         rows: Contents at most, spread over the bank.
-        columns: Styles at most, those drawn most often for these contents.
+        columns: Styles of each at most.
 
     Raises:
         StyleError: Nothing in it.
@@ -47,29 +46,22 @@ def show(bank: Path, out: Path, *, contents: Path | None = None, styles: Path | 
                          "tools/build_bank.py make")
     names = list(by_content)
     names = [names[int(i)] for i in np.linspace(0, len(names) - 1, min(rows, len(names)))]
-    common = Counter(style for name in names for style in by_content[name])
-    wanted = [style for style, _ in sorted(common.items(), key=lambda row: (-row[1], row[0]))]
-    wanted = sorted(wanted[:columns])
     plain: dict[str, NDArray[np.uint8]] = {}
     for place in (contents, bank / SCENES) if contents is not None else ():
         if place == contents or place.is_dir():
             plain |= _plain(Manifest.read(place), {name.split("/", 1)[-1] for name in names})
-    looks = {} if styles is None else {
-        str(r.extra.get("style")): (Manifest.read(styles).path(r), r)
-        for r in Manifest.read(styles).images}
+    looks: dict[str, Path] = {}
+    if styles is not None:
+        found = Manifest.read(styles)
+        looks = {str(record.extra.get("style")): found.path(record) for record in found.images}
     sheet = []
-    if looks:
-        head = [Cell(None, "")] if plain else []
-        sheet.append(head + [Cell(_picture(looks[style][0]) if style in looks else None, style)
-                             for style in wanted])
     for name in names:
-        row = []
-        if plain:
-            row.append(Cell(plain.get(name.split("/", 1)[-1]), Path(name).name))
-        for style in wanted:
-            found = by_content[name].get(style)
-            row.append(Cell(None if found is None else _picture(manifest.path(found), found),
-                            style if found is not None else ""))
+        row = [Cell(plain.get(name.split("/", 1)[-1]), Path(name).name)] if plain else []
+        for style, record in sorted(by_content[name].items())[:columns]:
+            picture = _picture(manifest.path(record), record)
+            if style in looks:
+                picture = _with_style(picture, _picture(looks[style]))
+            row.append(Cell(picture, style))
         sheet.append(row)
     method = manifest.info.get("method", {}).get("method", "")
     write_atomic(out, contact_sheet(sheet, f"{bank.resolve().name}: {len(manifest):,} pictures of "
@@ -91,3 +83,12 @@ def _picture(path: Path, record: ImageRecord | None = None) -> NDArray[np.uint8]
         x0, y0, x1, y1 = (round(v * scale) for v in box.xyxy)
         cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), BOX, 2)
     return image
+
+
+def _with_style(picture: NDArray[np.uint8], style: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture with its style, framed, in the lower left corner."""
+    small = fitted(style, max(picture.shape) // 3)
+    framed = cv2.copyMakeBorder(small, 2, 0, 0, 2, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    height, width = min(len(framed), len(picture)), min(framed.shape[1], picture.shape[1])
+    picture[-height:, :width] = framed[-height:, :width]
+    return picture

@@ -1,8 +1,9 @@
-"""Draw a contact sheet of a bank: contents down the side, styles along the top.
+"""Draw a contact sheet of a bank: each content beside its styled versions.
 
     python tools/build_bank.py show data/bank --content data/mimo --styles data/styles
 
-Boxes are drawn in; --content and --styles show what the pictures were made from.
+Boxes are drawn in; --content and --styles show what the pictures were made from, the style in a
+corner.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bank", type=Path, help="the bank")
     add("--content", type=Path, metavar="MANIFEST", help="show the contents as they were, too")
-    add("--styles", type=Path, metavar="FOLDER", help="show the styles, too")
+    add("--styles", type=Path, metavar="FOLDER", help="show each style in a corner")
     add("--out", type=Path, metavar="FILE", help="PNG file (default: contact_sheet.png there)")
     add("--rows", type=command.count, default=8, help="contents at most (default: 8)")
-    add("--columns", type=command.count, default=6, help="styles at most (default: 6)")
+    add("--columns", type=command.count, default=6, help="styles of each at most (default: 6)")
 
 
 def run(options: argparse.Namespace) -> int:

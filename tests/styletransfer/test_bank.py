@@ -320,9 +320,13 @@ def test_the_contact_sheet_shows_contents_and_styles(place: Path, make: Make, tm
                       place / "styles", "--out", sheet, "--rows", 3, "--columns", 2) == 0
     bare = tmp_path / "bare.png"
     build_bank("show", tmp_path / "b", "--out", bare, "--rows", 3, "--columns", 2)
-    larger, smaller = Image.open(sheet), Image.open(bare)
-    assert larger.width > smaller.width and larger.height > smaller.height
-    # The photo's own stripes of brown and red are in the first column of the second row.
-    assert len(larger.crop((0, 200, 180, 400)).getcolors(1 << 20) or ()) > 100
+    larger, smaller = np.asarray(Image.open(sheet)), np.asarray(Image.open(bare))
+    column = larger.shape[1] - smaller.shape[1]
+    assert larger.shape[0] == smaller.shape[0] and column > 150
+    # Beside the content as it was, the same styled pictures, but for a style in a corner of each.
+    first = slice(26, 190)
+    assert len(np.unique(larger[first, :column].reshape(-1, 3), axis=0)) > 100
+    apart = (larger[first, column:] != smaller[first]).any(axis=2).mean()
+    assert 0.02 < apart < 0.2
     assert build_bank("show", place / "photos", "--out", sheet) == 2
     assert "make a bank" in capsys.readouterr().err
