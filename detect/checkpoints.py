@@ -203,6 +203,15 @@ def task_models(task: str, root: str | Path = "runs") -> list[Path]:
     return sorted(found, key=lambda folder: (folder / WEIGHTS).stat().st_mtime)
 
 
+def is_task(folder: str | Path) -> bool:
+    """Whether a run or model folder holds a model that labels whole works.
+
+    Raises:
+        ModelFolderError: There is no model.
+    """
+    return "task" in read_lineage(model_folder(folder))
+
+
 def _models(root: Path, above: str) -> list[Path]:
     """Model folders below ``root``; ``above`` is the pattern of the folders that they lie in."""
     places = {file.parent.parent / "model" for name in ("model", _aside(Path("model")).name)

@@ -265,7 +265,7 @@ BAR_NAMES = (
     "precision", "recall", "f1", "naming_accuracy", "false_alarms", "ece", "crop_top1",
     "crop_top3", "crop_named", "crop_ece", "picture_top1", "picture_top3",
 )
-LOWER_IS_BETTER = frozenset({"false_alarms", "ece", "crop_ece"})
+LOWER_IS_BETTER = frozenset({"false_alarms", "ece", "crop_ece", "uncertain"})
 
 
 @dataclass(frozen=True)
@@ -276,8 +276,8 @@ class Bar:
     limit: float
 
     @classmethod
-    def parse(cls, text: str) -> Bar:
-        """``ap50=0.3`` -> a bar.
+    def parse(cls, text: str, names: Sequence[str] = BAR_NAMES) -> Bar:
+        """``ap50=0.3`` -> a bar of one of the figures in ``names``.
 
         Raises:
             UserError: Not NAME=NUMBER, or no such figure.
@@ -289,9 +289,9 @@ class Bar:
             limit = float("nan")
         if not sign or limit != limit:
             raise UserError(f"--require {text}: write NAME=NUMBER, such as ap50=0.3")
-        if name not in BAR_NAMES:
+        if name not in names:
             raise UserError(f"--require {text}: no figure {name!r}; there are "
-                            + ", ".join(BAR_NAMES))
+                            + ", ".join(names))
         return cls(name, limit)
 
     def missed_by(self, values: Mapping[str, float | None]) -> str | None:

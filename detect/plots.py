@@ -11,14 +11,18 @@ import csv
 import io
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -31,6 +35,9 @@ QUIET = "#8795a1"
 GRID = "#e4e7eb"
 ACCENT = "#17646b"
 PALETTE = ("#c26a1b", "#3b6fb6", "#7a4b94", "#4f8a3c", "#b23a48", "#8c6d1f", "#2a9d8f", "#a3527c")
+FALLBACKS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans", "Noto Naskh Arabic",
+             "Droid Sans Fallback", "WenQuanYi Zen Hei", "Source Han Sans", "Arial Unicode MS",
+             "PingFang SC", "Hiragino Sans", "Microsoft YaHei")
 MAX_CURVES = len(PALETTE)
 MAX_BARS = 40
 MAX_MATRIX = 24
@@ -39,12 +46,23 @@ SMOOTHING = 0.9
 
 
 def to_png(figure: Figure, dpi: int = 130) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """The figure as the bytes of a PNG file, in letters of every script that is installed."""
     stream = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(stream, format="png", dpi=dpi, facecolor="white", bbox_inches="tight",
-                   pad_inches=0.15, metadata={"Software": None})
+    for text in figure.findobj(Text):
+        text.set_fontfamily(_families())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(stream, format="png", dpi=dpi, facecolor="white", bbox_inches="tight",
+                       pad_inches=0.15, metadata={"Software": None})
     return stream.getvalue()
+
+
+@cache
+def _families() -> list[str]:
+    """Matplotlib's own font, then installed ones that have the letters that it lacks."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -122,30 +140,54 @@ def plot_confusion(metrics: DetectionMetrics) -> Figure:
     axes = figure.subplots()
     totals = matrix.sum(axis=1, keepdims=True)
     share = matrix / np.maximum(totals, 1)
-    colours = LinearSegmentedColormap.from_list("paper", ["#fbfaf7", "#9cc5c3", ACCENT, "#0b353a"])
-    axes.imshow(share, cmap=colours, vmin=0, vmax=1)
-    size = 9 if len(names) <= 14 else 7.5
-    for (row, column), value in np.ndenumerate(matrix):
-        if value:
-            axes.text(float(column), float(row), f"{value}", ha="center", va="center",
-                      fontsize=size, color="white" if share[row, column] > 0.55 else INK)
+    _matrix(axes, share, matrix)
     given = [*names[:-1], "not found"]
     true = [*names[:-1], "no instrument"]
     axes.set_xticks(range(len(names)), [_short(n) for n in given], rotation=55, ha="right",
                     rotation_mode="anchor", fontsize=9)
     axes.set_yticks(range(len(names)), [_short(n) for n in true], fontsize=9)
-    axes.set_xlabel("the model says", color=INK)
-    axes.set_ylabel("it is", color=INK)
     for edge in (-0.5, len(names) - 1.5):
         axes.axhline(edge, color=QUIET, linewidth=0.8)
         axes.axvline(edge, color=QUIET, linewidth=0.8)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, colors=INK)
     _title(axes, f"Confusion at threshold {metrics.threshold:.2f}",
            "boxes; darker: larger share of the row"
            + ("; mix-ups among the other classes count as right here"
               if len(names) > MAX_MATRIX + 1 else ""))
     return figure
+
+
+def plot_labels(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
+    """True class by most probable class, (L, L): counts, and shares of each true class."""
+    folded, kept = _fold(np.pad(matrix, ((0, 1), (0, 1))), [*names, ""])
+    counts, kept = folded[:-1, :-1], kept[:-1]
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(3.6, 0.4 * len(kept) + 1.8)
+    figure = Figure(figsize=(2 * side + 0.8, side + 0.6), layout="constrained")
+    for axes, title, note, texts in zip(
+            figure.subplots(1, 2), ("Works", "Shares of each true class"),
+            ("darker: larger share of the row", "in percent"),
+            (counts, (100 * share).round().astype(np.int64)), strict=True):
+        _matrix(axes, share, texts)
+        axes.set_xticks(range(len(kept)), [_short(n) for n in kept], rotation=55, ha="right",
+                        rotation_mode="anchor", fontsize=9)
+        axes.set_yticks(range(len(kept)), [_short(n) for n in kept], fontsize=9)
+        _title(axes, title, note)
+    return figure
+
+
+def _matrix(axes: Axes, share: NDArray[np.float64], texts: NDArray[np.int64]) -> None:
+    """Cells shaded by share, each with its number unless that is 0."""
+    colours = LinearSegmentedColormap.from_list("paper", ["#fbfaf7", "#9cc5c3", ACCENT, "#0b353a"])
+    axes.imshow(share, cmap=colours, vmin=0, vmax=1)
+    size = 9 if len(share) <= 14 else 7.5
+    for (row, column), value in np.ndenumerate(texts):
+        if value:
+            axes.text(float(column), float(row), f"{value}", ha="center", va="center",
+                      fontsize=size, color="white" if share[row, column] > 0.55 else INK)
+    axes.set_xlabel("the model says", color=INK)
+    axes.set_ylabel("it is", color=INK)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, colors=INK)
 
 
 def plot_reliability(calibration: Calibration, title: str = "Is the score a probability?",

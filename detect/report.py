@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from musicon.datasets.records import write_atomic
@@ -64,11 +64,8 @@ def write_report(path: str | Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """The page as text."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": figure, "percent": percent, "data_uri": data_uri}
     metrics = report.metrics
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         report=report, metrics=metrics, cards=cards(metrics), found=metrics.found,
         coco_rows=[(key, COCO_MEANINGS[key], _or_none(metrics.coco[key]),
                     _or_none(metrics.agnostic_coco[key])) for key in COCO_KEYS],
@@ -80,6 +77,14 @@ def render(report: Report) -> str:
                 ("whole pictures of one instrument that nobody boxed", report.pictures))
             if crops is not None and crops.count],
     )
+
+
+def template(name: str) -> Template:
+    """One of the pages, with the filters that they share."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"figure": figure, "percent": percent, "data_uri": data_uri}
+    return environment.get_template(name)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,31 @@
-"""Score a model, or ready predictions, against boxed pictures: figures, plots, one web page."""
+"""Score a model, or ready predictions: figures, plots, one web page.
+
+Of a model that finds instruments the pictures must be boxed; of one that labels whole works
+(``--model runs/tasks/NAME``) the works' labels must be known.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from musicon.datasets import command
+from musicon.datasets.records import UserError
 
 
 def main(options: argparse.Namespace) -> int:
     """Evaluate, write, sum up; 1 when images could not be read or a bar was missed."""
     from musicon.detect import evaluation_run as run
+    from musicon.detect.checkpoints import is_task
 
+    if options.model is not None and is_task(options.model):
+        return label(options)
+    if options.data is None:
+        raise UserError("no data given; add --data with a manifest of boxed pictures")
     bars = [run.Bar.parse(text) for text in options.require]
     model = options.model
     if model is None and options.predictions is None:
@@ -27,11 +39,30 @@ def main(options: argparse.Namespace) -> int:
         protocol=options.protocol, quiet=options.quiet))
     if not options.quiet:
         print(run.summary(result))
-    values = run.bar_values(result)
+    return told(bars, run.bar_values(result), result.rejected > 0)
+
+
+def label(options: argparse.Namespace) -> int:
+    """``main`` for a model that labels whole works."""
+    from musicon.detect.evaluation_run import Bar
+    from musicon.detect.tasks import evaluation as run
+    from musicon.detect.tasks.models import TaskModel
+
+    bars = [Bar.parse(text, run.FIGURES) for text in options.require]
+    result = run.run_evaluation(
+        TaskModel.load(options.model, options.device), options.data, options.split, options.out,
+        pictures=options.pictures, quiet=options.quiet)
+    if not options.quiet:
+        print(run.summary(result))
+    return told(bars, result.metrics[options.split].figures(), False)
+
+
+def told(bars: list[Any], values: Mapping[str, float | None], rejected: bool) -> int:
+    """Say which bars were missed; the exit code."""
     missed = [reason for bar in bars if (reason := bar.missed_by(values))]
     for reason in missed:
         print(f"bar missed: {reason}", file=sys.stderr)
-    return command.DONE_WITH_REJECTS if missed or result.rejected else command.DONE
+    return command.DONE_WITH_REJECTS if missed or rejected else command.DONE
 
 
 def threshold(text: str) -> float | str:
@@ -43,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     """The arguments."""
     made = argparse.ArgumentParser(description=__doc__)
     add = made.add_argument
-    add("--data", type=Path, required=True, metavar="MANIFEST", help="boxed pictures")
+    add("--data", type=Path, metavar="MANIFEST",
+        help="boxed pictures; of whole works' labels, other works than those of the training")
     source = made.add_mutually_exclusive_group()
     source.add_argument("--model", type=Path,
                         help="model or run folder (default: the newest trained in runs/)")

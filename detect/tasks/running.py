@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,17 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from numpy.typing import NDArray
 
 from musicon.datasets.command import SummaryTable, counted
-from musicon.datasets.duplicates import CROPS, SIDE, copy_groups, fingerprint
-from musicon.datasets.images import decode_reduced
-from musicon.datasets.records import SPLITS, Category, Manifest, write_atomic
+from musicon.datasets.records import SPLITS, Category, Manifest
 from musicon.detect.calibration import fit_temperature
-from musicon.detect.checkpoints import digest, file_hash, state_hash, versions, write_model
+from musicon.detect.checkpoints import digest, file_hash, versions, write_model
 from musicon.detect.devices import make_fabric
 from musicon.detect.logs import RunFolder
-from musicon.detect.rows import RowStore, fill
+from musicon.detect.rows import RowStore
 from musicon.detect.sampling import mix, spread
 from musicon.detect.stage_checks import (
     StageError,
@@ -34,10 +30,16 @@ from musicon.detect.stage_checks import (
     manifest_file,
 )
 from musicon.detect.tasks import TaskKind
+from musicon.detect.tasks.kept import (
+    copies_among,
+    feature_store,
+    judged,
+    keep_features,
+    rows_of,
+)
 from musicon.detect.tasks.learning import FeatureTask, PictureTask
-from musicon.detect.tasks.models import compute, decide, judge
+from musicon.detect.tasks.models import decide
 from musicon.detect.tasks.networks import WorkClassifier, count_parameters, direction
-from musicon.detect.tasks.networks import views as make_views
 from musicon.detect.tasks.scores import LabelMetrics, label_metrics
 from musicon.detect.tasks.settings import LearnConfig, TaskConfig
 from musicon.detect.tasks.works import Work, collect, deal, write_splits
@@ -47,8 +49,6 @@ log = logging.getLogger(__name__)
 
 MAX_KNOWN = 4000
 """Training works that a model remembers to tell what is like them."""
-DECODED = 640
-"""Longer side in pixels at which pictures are decoded, where the network needs no more."""
 
 
 @dataclass(frozen=True)
@@ -155,45 +155,23 @@ class TaskRun:
                 "seconds": round(result.seconds, 1), **result.metrics}
 
     def features(self, network: WorkClassifier, root: Path, works: Sequence[Work]) -> RowStore:
-        """The features of works' views, computed where they are not kept yet."""
-        cfg, count = self.config.network, self.config.views
-        about = {"features": cfg.backbone or list(cfg.layers), "kind": cfg.features,
-                 "weights": state_hash(network.body.state_dict()), "image_size": cfg.image_size,
-                 "view": cfg.view, "views": count, "decoded": self._decoded()}
-        store = RowStore(root, about, (count, *network.feature_shape))
+        """The features of works' views, computed by the first process where they are not kept."""
+        store = feature_store(network, self.config, root)
         if self.fabric.is_global_zero:
-            made = fill(store, [work.sha256 for work in works], [work.path for work in works],
-                        lambda path: make_views(decode_reduced(path, self._decoded())[0], cfg,
-                                                count),
-                        lambda pictures: compute(network, np.stack(pictures)),
-                        desc="features", quiet=self.quiet)
+            made = keep_features(store, network, self.config, works, self.quiet)
             self.say(f"features of {counted(len(works), 'work')}: {made:,} computed, "
                      f"{len(works) - made:,} kept from before ({store.folder})")
         self.fabric.barrier()
-        return store if self.fabric.is_global_zero else RowStore(root, about, store.shape)
+        return store if self.fabric.is_global_zero else feature_store(network, self.config, root)
 
     def copies(self, works: Sequence[Work]) -> list[int]:
-        """For each work a number that its near-duplicates share; worked out once for a data set."""
+        """For each work a number that its near-duplicates share."""
         if not self.config.split.near_duplicates:
             return list(range(len(works)))
-        keys = [work.sha256 for work in works]
-        store = RowStore(self.config.features, {"features": "near-duplicates", "version": 1},
-                         (len(CROPS), SIDE * SIDE))
         if self.fabric.is_global_zero:
-            fill(store, keys, [work.path for work in works],
-                 lambda path: decode_reduced(path, 256)[0],
-                 lambda pictures: np.stack([fingerprint(picture) for picture in pictures]),
-                 desc="looking for copies", quiet=self.quiet)
+            copies_among(works, self.config.features, self.quiet)
         self.fabric.barrier()
-        if not self.fabric.is_global_zero:
-            store = RowStore(self.config.features, store.about, store.shape)
-        file = store.folder / f"groups-{digest({'keys': keys})[:20]}.json"
-        if not file.is_file():
-            groups = copy_groups(list(store.table()[store.places(keys)]))
-            if not self.fabric.is_global_zero:
-                return groups
-            write_atomic(file, json.dumps(groups))
-        return [int(group) for group in json.loads(file.read_text(encoding="ascii"))]
+        return copies_among(works, self.config.features, self.quiet)
 
     def finish(self, network: WorkClassifier, fits: Mapping[str, Any]) -> Mapping[str, Any]:
         """Calibrate on validation, score every split, write the model folder."""
@@ -219,16 +197,10 @@ class TaskRun:
 
     def calibrate(self, network: WorkClassifier, store: RowStore) -> dict[str, LabelMetrics]:
         """Set temperature and thresholds on validation; figures of every split that has works."""
-        table = store.table()
-
-        def rows(works: Sequence[Work]) -> NDArray[np.float32]:
-            return table[store.places([work.sha256 for work in works])]
-
         train = spread(self.works.of("train"), MAX_KNOWN)
-        network.known = torch.cat([
-            direction(torch.from_numpy(rows(train[i:i + 256])).mean(1))
-            for i in range(0, len(train), 256)]).half().to(self.fabric.device)
-        said = {split: _judged(network, rows, works) for split in SPLITS
+        known = [direction(torch.from_numpy(part).mean(1)) for part in rows_of(store, train)]
+        network.known = torch.cat(known).half().to(self.fabric.device)
+        said = {split: judged(network, store, works) for split in SPLITS
                 if (works := self.works.of(split))}
         logits, likeness = said["val"]
         truth = {split: np.array([work.label for work in self.works.of(split)]) for split in said}
@@ -261,9 +233,7 @@ class TaskRun:
         truth = np.array([work.label for work in val])
         network.eval()
         store = self.features(network, self.run.cache, val)
-        table = store.table()
-        logits, _ = _judged(network, lambda works: table[store.places(
-            [work.sha256 for work in works])], val)
+        logits, _ = judged(network, store, val)
         found = label_metrics(logits.softmax(1).numpy(), truth, np.zeros(len(val), bool))
         score = (found.top1 + found.macro_f1) / 2
         fits["whole"]["score_of_views"] = score
@@ -272,9 +242,6 @@ class TaskRun:
             fits["whole"]["dropped"] = True
             self.say(f"whole: {score:.3f} on validation, less than the head's "
                      f"{fits['head']['score']:.3f}: the head's model is kept")
-
-    def _decoded(self) -> int:
-        return max(DECODED, 2 * self.config.network.image_size)
 
     def _fingerprint(self) -> dict[str, Any]:
         """Everything that the result depends on, as plain values."""
@@ -285,12 +252,6 @@ class TaskRun:
                 "task": self.kind.name, "processes": self.fabric.world_size,
                 "data": file_hash(manifest_file(self.config.data)),
                 "works": digest({"works": dealt, "classes": list(self.works.classes)})}
-
-
-def _judged(network: WorkClassifier, rows: Any,
-            works: Sequence[Work]) -> tuple[torch.Tensor, torch.Tensor]:
-    parts = [judge(network, rows(works[i:i + 256])) for i in range(0, len(works), 256)]
-    return torch.cat([logits for logits, _ in parts]), torch.cat([like for _, like in parts])
 
 
 def summarise(kind: TaskKind, config: TaskConfig, result: TaskResult) -> None:

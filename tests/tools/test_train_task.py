@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -181,6 +182,54 @@ def test_works_are_labelled_in_every_result(cnn: Path, data: Path, tmp_path: Pat
     assert run(*wanted, "--images", images / "0.png", "--out", tmp_path / "one") == 0
     said_of_one = capsys.readouterr().out
     assert all(name in said_of_one for name in MOVEMENTS) and "%" in said_of_one
+
+
+def test_an_evaluation_has_figures_plots_pictures_and_one_page(
+        cnn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "evaluation"
+    assert run("evaluate", "--model", cnn, "--out", out, "--require", "accuracy=0.5") == 0
+    assert "report: " in capsys.readouterr().out
+    trained = json.loads((cnn / "model" / "metrics.json").read_text(encoding="utf-8"))
+    document = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    for split in ("train", "val", "test"):
+        again = document["splits"][split]
+        assert again["confusion"] == trained[split]["confusion"], "the same works as in training"
+        assert again["accuracy"] == trained[split]["accuracy"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 3 and "http" not in page
+    assert all(name in page for name in (*MOVEMENTS, "Which movement is it?"))
+    for name in ("confusion.png", "reliability.png", "curves_whole.png"):
+        assert Image.open(out / name).width > 300
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(out / "tensorboard"))
+    board.Reload()
+    scalar = board.Scalars("movement/test/accuracy")[0].value
+    assert scalar == pytest.approx(trained["test"]["accuracy"])
+    assert "movement/confusion" in board.Tags()["images"]
+
+
+def test_an_evaluation_on_other_works(cnn: Path, tmp_path: Path,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(8)
+    for i, name in enumerate(("KUBISMUS", "印象派", "unknown")):
+        for number in range(3):
+            file = tmp_path / "pictures" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            paint(i, rng).save(file)
+    data = tmp_path / "data"
+    assert run("prepare_data", "folder", tmp_path / "pictures", "--attribute", "movement", "--out",
+               data, "--quiet") == 0
+    wanted = ("evaluate", "--model", cnn, "--data", data, "--out", tmp_path / "out")
+    assert run(*wanted, "--split", "all", "--require", "accuracy=1.01") == 1
+    assert "bar missed: accuracy" in capsys.readouterr().err
+    document = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert document["splits"]["all"]["works"] == 6
+    assert "3 pictures were left out: the model was not taught their movement." in document["notes"]
+    shutil.rmtree(data / "images")
+    assert run(*wanted) == 2
+    assert "images are not there" in capsys.readouterr().err
+    assert run(*wanted[:-2], "--require", "ap50=1") == 2
 
 
 @pytest.mark.parametrize(("wanted", "sentence"), [
