@@ -19,6 +19,7 @@ from typing import Any
 
 from musicon.datasets import command
 from musicon.datasets.checking import Item, Journal, check
+from musicon.datasets.classes import fewer, read_rules
 from musicon.datasets.leakage import apart_from, hold_out, labels_only
 from musicon.datasets.leaks import with_copies_grouped
 from musicon.datasets.records import (
@@ -106,6 +107,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="look for copies of one picture (cropped, framed, recoloured, "
                             "mirrored): never divide them, and leave out those of the tests of "
                             "--apart-from; slow")
+    group.add_argument("--merge", type=Path, metavar="FILE",
+                       help="YAML file 'group: [instruments]' of classes to be one, such as "
+                            "'violin family: [family:violins]'")
+    group.add_argument("--rare", type=int, default=0, metavar="N",
+                       help="classes in fewer than N pictures become the plainer instrument, or "
+                            "'other FAMILY'")
     group.add_argument("--labels-only", action="store_true",
                        help="keep which instruments are in a picture and forget where")
     group.add_argument("--workers", type=int, metavar="N", help="threads that decode")
@@ -171,18 +178,21 @@ def prepare(source: str, options: argparse.Namespace) -> Prepared:
                 options.workers)
             if not items:
                 raise PrepareError("every picture is a copy of one that --apart-from tests on")
+        categories, items, class_notes = fewer(data.categories, items, (
+            read_rules(options.merge) if options.merge else {}), options.rare)
         items, split_notes = _split(items, options, fractions, earlier)
         items = _placed(items, work, out, options, bar)
         records = _numbered([record for _, record in items])
         info = {**data.info, "description": _description(source, options), "made_by": MADE_BY,
                 "source": source, "in_place": bool(options.in_place)}
-        manifest = Manifest(out, _categories(data.categories, records, options),
+        manifest = Manifest(out, _categories(categories, records, options),
                             tuple(records), info)
         replace(manifest, root=work).write(work)
         rejects.write(work / REJECTS_NAME)
         publish(work, out, manifest, earlier)
     return Prepared(out / MANIFEST_NAME, manifest, rejects, data.naming,
-                    (*data.notes, *notes, *checked.notes, *copy_notes, *split_notes))
+                    (*data.notes, *notes, *checked.notes, *copy_notes, *class_notes,
+                     *split_notes))
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:
