@@ -24,7 +24,7 @@ SPEAKS_TO: dict[str, set[str]] = {
     "fiftyone": {"datasets/sources/openimages.py", "detect/review/fiftyone_app.py"},
     "detectron2": {"detect/detectors/detectron2_rcnn.py"},
     "cytomine": {"datasets/sources/cytomine.py", "detect/review/cytomine_upload.py"},
-    "ray": set(),
+    "ray": {"styletransfer/bank_ray.py"},
 }
 HEAVY_FOR_DATA = {"lightning", "timm", "matplotlib", "tensorboard"}
 
