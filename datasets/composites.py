@@ -15,11 +15,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from musicon.datasets.boxes import Xyxy
 from musicon.datasets.foreground import tight_box
 
 MIN_VISIBLE = 0.45
 """Share of a cut-out that must stay visible; one that is covered more is taken back out."""
 
+
+BLENDS = ("alpha", "gaussian", "poisson")
+"""How a cut-out meets its ground: its own soft outline, a softer one, or half its gradients."""
+
+COVERED = 0.1
+"""Share of a face that may be covered."""
 
 DISTRACTOR = 0
 """Label of something pasted that is no instrument: it gets no box."""
@@ -89,7 +96,8 @@ def distractor(image: NDArray[np.uint8], rng: np.random.Generator) -> Cutout:
 
 def compose(ground: NDArray[np.uint8], cutouts: Sequence[Cutout], rng: np.random.Generator, *,
             scale: tuple[float, float] = (0.12, 0.8), harmonise: float = 0.7,
-            occlude: float = 0.35) -> Scene:
+            occlude: float = 0.35, blends: Sequence[str] = BLENDS[:1],
+            keep_off: Sequence[Xyxy] = ()) -> Scene:
     """Paste cut-outs into a painting.
 
     Args:
@@ -99,6 +107,8 @@ def compose(ground: NDArray[np.uint8], cutouts: Sequence[Cutout], rng: np.random
         scale: Range of the pasted longer side, as shares of the ground's shorter side.
         harmonise: Chance that a cut-out takes on the colours of where it lands.
         occlude: Chance that a patch of the painting is laid back over it.
+        blends: Ways of ``BLENDS`` to choose from for each cut-out.
+        keep_off: Boxes of the ground (faces) that nothing may cover by more than a tenth.
 
     Returns:
         The scene, with boxes only around cut-outs that stay visible enough.
@@ -111,11 +121,12 @@ def compose(ground: NDArray[np.uint8], cutouts: Sequence[Cutout], rng: np.random
         before, before_visible = canvas.copy(), [alpha.copy() for alpha in visible]
         layer, alpha = _place(cutout, ground.shape[:2], rng, scale)
         size = float(alpha.sum())
-        if size < 16:
+        if size < 16 or any(_covered(alpha, box) > COVERED for box in keep_off):
             continue
         if rng.random() < harmonise:
             layer = _harmonise(layer, alpha, canvas, rng)
-        canvas = layer * alpha[..., None] + canvas * (1 - alpha[..., None])
+        canvas = _blend(layer, alpha, canvas, blends[int(rng.integers(len(blends)))]
+                        if len(blends) > 1 else blends[0])
         visible = [other * (1 - alpha) for other in visible] + [alpha]
         if rng.random() < occlude:
             cover = _patch(alpha, rng)
@@ -134,6 +145,37 @@ def compose(ground: NDArray[np.uint8], cutouts: Sequence[Cutout], rng: np.random
         np.array([boxes[i] for i in kept], np.float32).reshape(-1, 4),
         np.array([labels[i] for i in kept], np.int64),
     )
+
+
+def _covered(alpha: NDArray[np.float32], box: Xyxy) -> float:
+    """Share of a box that the layer hides."""
+    x0, y0, x1, y1 = (max(0, int(v)) for v in box)
+    part = alpha[y0:y1, x0:x1]
+    return float(part.mean()) if part.size else 0.0
+
+
+def _blend(layer: NDArray[np.float32], alpha: NDArray[np.float32], canvas: NDArray[np.float32],
+           how: str) -> NDArray[np.float32]:
+    """The canvas with the layer on it.
+
+    Poisson (Perez et al. 2003): the layer's gradients, the ground's colours along the outline;
+    in half, for what has no gradients of its own would vanish and keep its box.
+    """
+    plain = layer * alpha[..., None] + canvas * (1 - alpha[..., None])
+    box = tight_box(alpha) if how == "poisson" else None
+    if box is not None:
+        mask = (alpha > 0.5).astype(np.uint8) * 255
+        mask[0] = mask[-1] = mask[:, 0] = mask[:, -1] = 0
+        x, y, wide, high = cv2.boundingRect(mask)
+        if wide > 2 and high > 2:
+            source, ground = (a.round().clip(0, 255).astype(np.uint8) for a in (layer, canvas))
+            cloned = cv2.seamlessClone(source, ground, mask, (x + wide // 2, y + high // 2),
+                                       cv2.NORMAL_CLONE)
+            return np.asarray((plain + cloned.astype(np.float32)) / 2, np.float32)
+    if how == "gaussian":
+        soft = np.asarray(cv2.GaussianBlur(alpha, (0, 0), 2.0), np.float32)[..., None]
+        return layer * soft + canvas * (1 - soft)
+    return plain
 
 
 def _place(cutout: Cutout, canvas_hw: tuple[int, int], rng: np.random.Generator,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets.composites import Cutout, Scene, compose, cut_out, distractor
+from musicon.datasets.boxes import Xyxy
+from musicon.datasets.composites import BLENDS, Cutout, Scene, compose, cut_out, distractor
 from musicon.datasets.files import UserError, write_atomic
 from musicon.datasets.foreground import find_foreground
 from musicon.datasets.images import sha256
@@ -42,7 +43,21 @@ class Composer:
     passed over.
     """
 
-    def __init__(self, photos: Manifest, grounds: Manifest, side: int) -> None:
+    def __init__(self, photos: Manifest, grounds: Manifest, side: int, *,
+                 blends: Sequence[str] = BLENDS[:1], keep_faces: bool = False) -> None:
+        """Look at what there is.
+
+        Args:
+            photos: Photos of single instruments; what is transparent in a file is its ground.
+            grounds: Pictures without instruments.
+            side: Longer side of a scene in pixels.
+            blends: Ways of ``composites.BLENDS`` to choose from.
+            keep_faces: Paste nothing over faces.
+
+        Raises:
+            SceneError: Nothing to cut out, or to paste into.
+        """
+        self._blends, self._keep_faces = tuple(blends), keep_faces
         self.photos = [r for r in photos.select(split="train").images if len(r.known_labels) == 1]
         self.grounds = [r for r in grounds.select(split="train").images if r.is_negative]
         if not self.photos:
@@ -64,13 +79,20 @@ class Composer:
         cutouts = [c for c in (self._cutout(rng) for _ in range(count)) if c is not None]
         for _ in range(int(rng.binomial(count, DISTRACTORS))):
             cutouts.insert(int(rng.integers(len(cutouts) + 1)), distractor(self._ground(rng), rng))
-        return compose(self._ground(rng), cutouts, rng)
+        ground = self._ground(rng)
+        return compose(ground, cutouts, rng, blends=self._blends,
+                       keep_off=faces(ground) if self._keep_faces else ())
 
     def _cutout(self, rng: np.random.Generator) -> Cutout | None:
         for _ in range(TRIES):
             label = int(rng.choice(sorted(self._by_label)))
             record = self._by_label[label][int(rng.integers(len(self._by_label[label])))]
-            image, _ = self._store.get(self._photo_root.path(record))
+            path = self._photo_root.path(record)
+            if record.extra.get("alpha"):
+                found = _transparent(path, label)
+                if found is not None:
+                    return found
+            image, _ = self._store.get(path)
             foreground = find_foreground(image)
             if foreground is not None:
                 found = cut_out(image, foreground.mask, label)
@@ -85,6 +107,30 @@ class Composer:
         h, w = (max(8, round(size * rng.uniform(0.5, 1))) for size in (height, width))
         top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
         return resize_longer(np.ascontiguousarray(image[top:top + h, left:left + w]), self.side)
+
+
+def _transparent(path: Path, label: int) -> Cutout | None:
+    """The cut-out that a file with transparency is; None where nothing of it is see-through."""
+    rgba = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if rgba is None or rgba.ndim != 3 or rgba.shape[2] != 4 or rgba.dtype != np.uint8:
+        return None
+    shrink = min(1.0, WORKING_SIDE / max(rgba.shape[:2]))
+    if shrink < 1:
+        size = (max(1, round(rgba.shape[1] * shrink)), max(1, round(rgba.shape[0] * shrink)))
+        rgba = cv2.resize(rgba, size, interpolation=cv2.INTER_AREA)
+    alpha = (rgba[..., 3] / 255).astype(np.float32)
+    if alpha.mean() > 0.98:
+        return None
+    return cut_out(np.ascontiguousarray(rgba[..., 2::-1]).astype(np.uint8), alpha, label)
+
+
+def faces(image: NDArray[np.uint8]) -> list[Xyxy]:
+    """Boxes of frontal faces in an RGB picture, as OpenCV's own cascade finds them."""
+    folder = Path(cv2.__file__).parent / "data"
+    finder = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    found = finder.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=4, minSize=(24, 24))
+    return [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found]
 
 
 def make_scenes(photos: Manifest, grounds: Manifest, out: Path, *, count: int, side: int = 512,
@@ -117,28 +163,31 @@ def make_scenes(photos: Manifest, grounds: Manifest, out: Path, *, count: int, s
     numbers: Iterable[int] = range(count)
     if bar is not None:
         numbers = bar(numbers, count, "composing scenes")
-    records = []
-    for number in numbers:
-        scene = composer.scene(seed, number)
-        name = f"images/{number // 1000:03}/scene-{seed}-{number:06}.png"
-        done, buffer = cv2.imencode(".png", np.ascontiguousarray(scene.image[..., ::-1]))
-        if not done:
-            raise SceneError(f"{out / name}: the scene cannot be written as PNG")
-        payload = buffer.tobytes()
-        file = out / name
-        if not file.exists() or file.read_bytes() != payload:
-            write_atomic(file, payload)
-        height, width = scene.image.shape[:2]
-        boxes = tuple(Box((float(b[0]), float(b[1]), float(b[2]), float(b[3])), int(label),
-                          "composite")
-                      for b, label in zip(scene.boxes, scene.labels, strict=True))
-        records.append(ImageRecord(
-            number + 1, name, width, height, boxes,
-            labels=tuple(sorted({box.label for box in boxes})), split="train", domain=domain,
-            sha256=sha256(file)))
+    records = [write_scene(composer.scene(seed, number), out, seed, number, domain)
+               for number in numbers]
     manifest = Manifest(out, photos.categories, tuple(records), {
         "description": f"{count} scenes of {photos.root.resolve().name} in "
                        f"{grounds.root.resolve().name}", "made_by": MADE_BY,
         "seed": seed, "key": key})
     manifest.write(out)
     return manifest
+
+
+def write_scene(scene: Scene, out: Path, seed: int, number: int,
+                domain: str | None) -> ImageRecord:
+    """Write a scene below ``out/images`` unless the same is there, and return its record."""
+    name = f"images/{number // 1000:03}/scene-{seed}-{number:06}.png"
+    done, buffer = cv2.imencode(".png", np.ascontiguousarray(scene.image[..., ::-1]))
+    if not done:
+        raise SceneError(f"{out / name}: the scene cannot be written as PNG")
+    payload = buffer.tobytes()
+    file = out / name
+    if not file.exists() or file.read_bytes() != payload:
+        write_atomic(file, payload)
+    height, width = scene.image.shape[:2]
+    boxes = tuple(Box((float(b[0]), float(b[1]), float(b[2]), float(b[3])), int(label),
+                      "composite")
+                  for b, label in zip(scene.boxes, scene.labels, strict=True))
+    return ImageRecord(number + 1, name, width, height, boxes,
+                       labels=tuple(sorted({box.label for box in boxes})), split="train",
+                       domain=domain, sha256=sha256(file))

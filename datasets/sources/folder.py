@@ -165,7 +165,7 @@ def _has_split_folders(root: Path, files: list[Path]) -> bool:
     return deep and bool(tops) and all(split_of(f"{top}/x") is not None for top in tops)
 
 
-def _notes(root: Path, files: list[Path]) -> list[str]:
+def _notes(root: Path, files: Sequence[Path]) -> list[str]:
     """What else lies in the folder: empty class folders, files that are no pictures."""
     used = {path.relative_to(root).parts[0] for path in files}
     empty = sorted(entry.name for entry in root.iterdir()
