@@ -74,8 +74,10 @@ class WorkClassifier(nn.Module):
         """Pictures -> logits (N, L)."""
         return cast(Tensor, self.head(self.features(images)))
 
-    def likeness(self, features: Tensor) -> Tensor:
+    def likeness(self, features: Tensor, besides: Tensor | None = None) -> Tensor:
         """How like training works some are, (N,) in -1..1: mean cosine to the five nearest.
+
+        ``besides`` (N, M) marks known works that must not count, such as those by the same hand.
 
         What a network was not taught comes back with any confidence; distance to what it was
         taught tells it apart (Sun et al., "Out-of-Distribution Detection with Deep Nearest
@@ -84,6 +86,8 @@ class WorkClassifier(nn.Module):
         if not len(self.known):
             return torch.ones(len(features), device=features.device)
         cosine = direction(features) @ self.known.float().T
+        if besides is not None:
+            cosine = cosine.masked_fill(besides, -1.0)
         return cosine.topk(min(NEIGHBOURS, len(self.known)), dim=1).values.mean(1)
 
     def train(self, mode: bool = True) -> WorkClassifier:

@@ -31,6 +31,7 @@ from musicon.detect.stage_checks import (
 )
 from musicon.detect.tasks import TaskKind
 from musicon.detect.tasks.kept import (
+    BATCH,
     copies_among,
     feature_store,
     judged,
@@ -90,6 +91,12 @@ def train(kind: TaskKind, config: TaskConfig, *, fresh: bool = False,
         return TaskRun(kind, config, run, fabric, quiet).train()
 
 
+def build(config: TaskConfig, num_classes: int) -> WorkClassifier:
+    """The network of a run before training; what starts at random depends on the seed alone."""
+    torch.manual_seed(mix(config.seed, zlib.crc32(b"network")))
+    return WorkClassifier(config.network, num_classes)
+
+
 class TaskRun:
     """One run of one task; ``train`` does it."""
 
@@ -111,9 +118,7 @@ class TaskRun:
         self.say(f"{len(self.works.classes)} classes, {counts} works")
         for reason, number in self.works.left_out.items():
             self.say(f"{counted(number, 'picture')} left out: {reason}")
-        torch.manual_seed(mix(self.config.seed, zlib.crc32(b"network")))
-        network = WorkClassifier(self.config.network, len(self.works.classes))
-        network.to(self.fabric.device)
+        network = build(self.config, len(self.works.classes)).to(self.fabric.device)
         fits = self.learn(network)
         network.eval()
         metrics = self.finish(network, fits)
@@ -198,8 +203,13 @@ class TaskRun:
     def calibrate(self, network: WorkClassifier, store: RowStore) -> dict[str, LabelMetrics]:
         """Set temperature and thresholds on validation; figures of every split that has works."""
         train = spread(self.works.of("train"), MAX_KNOWN)
-        known = [direction(torch.from_numpy(part).mean(1)) for part in rows_of(store, train)]
-        network.known = torch.cat(known).half().to(self.fabric.device)
+        known = torch.cat([direction(torch.from_numpy(part).mean(1))
+                           for part in rows_of(store, train)]).to(self.fabric.device)
+        network.known = known.half()
+        # Each training work besides its own painter's and its copies: as a new hand's would be.
+        hands = torch.tensor([work.group for work in train], device=known.device)
+        apart = torch.cat([network.likeness(part, hand[:, None] == hands) for part, hand in
+                           zip(known.split(BATCH), hands.split(BATCH), strict=True)]).cpu()
         said = {split: judged(network, store, works) for split in SPLITS
                 if (works := self.works.of(split))}
         logits, likeness = said["val"]
@@ -207,7 +217,7 @@ class TaskRun:
         network.temperature.fill_(fit_temperature(logits, torch.from_numpy(truth["val"])))
         p, _ = decide(network, logits, likeness)
         odd = 1 - self.config.keep
-        network.least_likeness.fill_(float(np.quantile(likeness, odd)))
+        network.least_likeness.fill_(float(np.quantile(torch.cat([apart, likeness]), odd)))
         network.least_confidence.fill_(float(np.quantile(p.max(1), odd / 4)))
         found = {}
         for split, told in said.items():

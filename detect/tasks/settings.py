@@ -98,9 +98,9 @@ class TaskConfig(RunSettings):
     """Learns on kept features; the backbone stays as it is."""
     whole: LearnConfig = LearnConfig()
     """Learns on pictures, head and backbone alike, after ``head``."""
-    keep: float = Field(0.95, gt=0, lt=1)
-    """Share of the validation works that are given a class; what is as odd as the rest is called
-    uncertain."""
+    keep: float = Field(0.9, gt=0, lt=1)
+    """Share of works by other hands that are given a class; what is as little like the training
+    works as the rest is called uncertain."""
     output: Path | None = None
     """Folder of the results, where ``runs/tasks/NAME`` won't do."""
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Work:
         label: Index of its class.
         split: ``train``, ``val`` or ``test``; empty before it was dealt.
         record: All that the manifest says of it.
+        group: Number that it shares with the works that it must stay together with.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Work:
     label: int
     split: str
     record: ImageRecord
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,10 @@ def deal(works: Works, kind: TaskKind, config: TaskConfig,
         TaskError: A split is left without any work.
     """
     apart = kind.apart if config.split.apart == "task" else config.split.apart
+    groups = _together(works.works, apart, copies)
     records = [ImageRecord(i, work.file_name, 1, 1, labels=(work.label + 1,), group=str(group),
                            split=work.record.split if config.split.given else None)
-               for i, (work, group) in enumerate(zip(works.works, _together(
-                   works.works, apart, copies), strict=True))]
+               for i, (work, group) in enumerate(zip(works.works, groups, strict=True))]
     dealt = [record.split or "" for record in
              assign_splits(records, config.split.shares, seed=config.seed)]
     for split in ("train", "val"):
@@ -152,18 +154,18 @@ def deal(works: Works, kind: TaskKind, config: TaskConfig,
     if len(taught) < 2:
         raise TaskError(f"{config.data}: training works of one class only; set split.apart=[] to "
                         f"divide works of one {' or '.join(apart) or 'group'}")
-    return _only(works, dealt, taught)
+    return _only(works, dealt, groups, taught)
 
 
-def _only(works: Works, splits: Sequence[str], taught: Sequence[int]) -> Works:
-    """Set the splits, and leave out classes that training would never see."""
+def _only(works: Works, splits: Sequence[str], groups: Sequence[int],
+          taught: Sequence[int]) -> Works:
+    """Set the splits and groups, and leave out classes that training would never see."""
     new = {old: i for i, old in enumerate(taught)}
     left_out = Counter(works.left_out)
     kept = []
-    for work, split in zip(works.works, splits, strict=True):
+    for work, split, group in zip(works.works, splits, groups, strict=True):
         if work.label in new:
-            kept.append(Work(work.path, work.file_name, work.sha256, new[work.label], split,
-                             work.record))
+            kept.append(replace(work, label=new[work.label], split=split, group=group))
         else:
             left_out["their class has no training work"] += 1
     return Works(tuple(works.classes[i] for i in taught), tuple(kept), dict(left_out))

@@ -119,5 +119,8 @@ def test_likeness_is_the_mean_cosine_to_the_nearest() -> None:
     network.known = torch.stack([angles.cos(), angles.sin()], 1)
     expected = float(angles[:5].cos().mean())
     assert network.likeness(torch.tensor([[7.0, 0.0]])).item() == pytest.approx(expected)
+    besides = torch.tensor([[True, False, False, False, False, False]])
+    others = float(angles[1:].cos().mean())
+    assert network.likeness(torch.tensor([[7.0, 0.0]]), besides).item() == pytest.approx(others)
     maps = torch.tensor([[7.0, 0.0]])[:, :, None, None].expand(1, 2, 3, 3)
     assert torch.allclose(direction(maps), torch.tensor([[1.0, 0.0]]))
