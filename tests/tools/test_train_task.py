@@ -117,7 +117,7 @@ def test_a_network_learns_the_movements(cnn: Path) -> None:
     assert all(len(found) == 1 for found in painters.values())
 
 
-def test_the_model_labels_pictures_and_doubts_what_is_like_nothing(cnn: Path) -> None:
+def test_the_model_labels_pictures_and_doubts_what_is_below_its_thresholds(cnn: Path) -> None:
     model = TaskModel.load(cnn, "cpu")
     rng = np.random.default_rng(5)
     said = model.label([np.array(paint(i % 3, rng)) for i in range(12)])
@@ -126,8 +126,12 @@ def test_the_model_labels_pictures_and_doubts_what_is_like_nothing(cnn: Path) ->
     assert all(a.name in (UNCERTAIN, next(iter(a.probabilities))) for a in said)
     assert all(list(a.probabilities.values()) == sorted(a.probabilities.values(), reverse=True)
                for a in said)
-    odd = model.label([rng.integers(0, 255, (50, 70, 3)).astype(np.uint8) for _ in range(4)])
-    assert [answer.name for answer in odd] == [UNCERTAIN] * 4
+    assert 0 < model.network.least_likeness < 1 and 0 < model.network.least_confidence < 1
+    pictures = [np.array(paint(i % 3, rng)) for i in range(4)]
+    for likeness, confidence, doubted in ((-1, 0, 0), (1.01, 0, 4), (-1, 1.01, 4)):
+        model.network.least_likeness.fill_(likeness)
+        model.network.least_confidence.fill_(confidence)
+        assert sum(answer.name == UNCERTAIN for answer in model.label(pictures)) == doubted
     assert model.label([]) == []
 
 
