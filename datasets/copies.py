@@ -120,12 +120,13 @@ def agreement(points: NDArray[np.float32], features: NDArray[np.float32],
     if min(len(points), len(others)) < INLIERS:
         return 0
     alike = features @ other_features.T
-    distance = np.sqrt(np.maximum(2 - 2 * alike, 0))
-    two = np.argpartition(distance, 1, axis=1)[:, :2]
-    near = np.take_along_axis(distance, two, 1)
-    best = two[np.arange(len(two)), near.argmin(1)]
-    clear = (near.min(1) < RATIO * near.max(1)) & (
-        distance.argmin(0)[best] == np.arange(len(best)))
+    rows, back = np.arange(len(alike)), alike.argmax(0)
+    best = alike.argmax(1)
+    nearest = alike[rows, best]
+    alike[rows, best] = -1.0
+    second = alike.max(1)
+    # Squared distances of unit vectors are 2 - 2 times their product.
+    clear = ((1 - nearest) < RATIO ** 2 * (1 - second)) & (back[best] == rows)
     if clear.sum() < INLIERS:
         return 0
     _, inliers = cv2.estimateAffinePartial2D(
