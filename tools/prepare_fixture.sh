@@ -6,6 +6,7 @@
 #   paintings  instrument-free paintings, none by a painter of the test split
 #   guitars    the boxes on the painted guitars, to check what the stages find (never trained on)
 #   mandolins  the same for the mandolins
+#   peopleart  paintings with movement and painter, media: works with their medium (configs/tasks)
 # Usage: tools/prepare_fixture.sh [FOLDER of the collections] [TARGET]
 set -euo pipefail
 fixture=${1:-../shared/fixture}
@@ -35,3 +36,10 @@ prepare coco "$fixture/artworks_boxed" --domain cytomine --pattern '(?P<painter>
   --group-by painter --hold-out val --split 85/15/0 --out "$out/cytomine"
 prepare peopleart "$fixture/paintings_peopleart" --without-instruments --domain cytomine \
   --group-by painter --apart-from "$out/cytomine" --split 85/15/0 --out "$out/paintings"
+
+prepare peopleart "$fixture/paintings_peopleart" --out "$out/peopleart"
+prepare folder "$fixture/pacs" --attribute medium --out "$out/parts/medium_pacs"
+prepare folder "$fixture/icons_byzart/Documents" --attribute medium --out "$out/parts/medium_icons"
+prepare folder "$fixture/cutouts" --attribute medium --out "$out/parts/medium_cutouts"
+prepare coco "$out/parts/medium_pacs" "$out/parts/medium_icons" "$out/parts/medium_cutouts" \
+  --out "$out/media"
