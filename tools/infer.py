@@ -22,6 +22,7 @@ def main(options: argparse.Namespace) -> int:
     inference.check_out(out)
     listing = inference.list_images(options.images, out, options.limit)
     attributes = load_all(options.attributes, options.device) if options.attributes else ()
+    detector: ArtworkDetector | inference.NoDetector
     if options.boxes:
         model = options.model or find_newest()
         detector = ArtworkDetector.load(model, options.device, options.precision)

@@ -119,7 +119,7 @@ def test_a_table_of_addresses(run: Run, tmp_path: Path, website: Any) -> None:
         "url,query,page,title,rights\n"
         f"{good},lute in painting,https://w.example/1,A lute player,PD\n"
         f"{website.url}/gone.jpg,lute in painting,,,\n{website.url}/page.jpg,lute painting,,,\n"
-        f"{good},violin in painting,,,\nfile:///etc/passwd,lute painting,,,\n")
+        f"{good},violin in painting,,,\nfile:lute.jpg,lute painting,,,\n")
     arguments = ["google", tmp_path / "links.csv", "--doubtful", "keep", "--rate", 500,
                  "--out", tmp_path / "out", "--quiet"]
     assert run(*arguments) == command.DONE_WITH_REJECTS
