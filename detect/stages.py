@@ -22,6 +22,7 @@ from musicon.datasets.command import SummaryTable
 from musicon.datasets.records import Category, Manifest
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
+from musicon.detect.adaptation import adapt
 from musicon.detect.checkpoints import (
     WEIGHTS,
     LoadedModel,
@@ -160,7 +161,7 @@ class Stage:
         classifier = self.build_classifier()
         if self.settings.classifier.steps:
             crops = ClassifierTask(classifier, self.context)
-            fits[crops.name] = self.fit(crops, self.settings.classifier, {
+            fits[crops.name] = self.fit(adapt(crops, self.context), self.settings.classifier, {
                 **shared, "model": models["classifier"], "fit": settings["classifier"]})
             classifier.eval()
             self.say(f"stage {self.name}: classifier's temperature {crops.calibrate():.2f}")
@@ -168,7 +169,7 @@ class Stage:
         classifier.eval()
         detector = self.build_detector(classifier)
         if self.settings.detector.steps:
-            task: Task = DetectorTask(detector, self.context)
+            task = adapt(DetectorTask(detector, self.context), self.context)
             fits[task.name] = self.fit(task, self.settings.detector, {
                 **shared, "model": models["detector"], "fit": settings["detector"],
                 "classifier": state_hash(classifier.state_dict())})

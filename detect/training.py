@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -105,6 +105,20 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Attentive(Protocol):
+    """A task that is told how far the run is."""
+
+    def before_step(self, share: float, average: nn.Module) -> None:
+        """A step begins.
+
+        Args:
+            share: Of the run, this step included, in 0..1.
+            average: The moving average of the model so far; the model itself where none is kept.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class StageContext:
     """What a task's constructor is given about the stage that it belongs to.
@@ -182,6 +196,8 @@ def fit(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, *, seed: int
             torch.manual_seed(mix(seed, step, fabric.global_rank))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * rate_at(step, cfg)
+            if isinstance(task, Attentive):
+                task.before_step(step / cfg.steps, judged)
             losses, items = backward(objective, batches, cfg, fabric, step)
             norm = fabric.clip_gradients(objective, optimizer, max_norm=cfg.clip_norm,
                                          error_if_nonfinite=False)

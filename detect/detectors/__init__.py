@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from musicon.detect.classifier import CropClassifier
 from musicon.detect.config import ConfigError, DetectorConfig
@@ -18,6 +18,7 @@ class Detector(Protocol):
     """What every engine's module offers, beside being a ``torch.nn.Module``."""
 
     num_classes: int
+    class_agnostic: bool
 
     def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Training losses.
@@ -31,6 +32,15 @@ class Detector(Protocol):
 
     def detect(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         """For each image: ``boxes`` (N, 4) in its pixels, ``scores`` (N,) falling, ``labels``."""
+        ...
+
+    def taps(self) -> dict[str, nn.Module]:
+        """Modules that adaptation looks into, by forward hooks.
+
+        ``image``: gives maps (N, C, H, W) of strides up to 32, finest first, as a list or a
+        mapping. ``instance``, where there are proposals: turns their features (N, C) into class
+        logits (N, K), or into a tuple that begins with them.
+        """
         ...
 
 

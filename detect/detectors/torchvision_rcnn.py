@@ -142,6 +142,12 @@ class TorchvisionDetector(nn.Module):
         own: nn.Module = backbone.pyramid if hasattr(backbone, "pyramid") else backbone.body
         return own
 
+    def taps(self) -> dict[str, nn.Module]:
+        """See ``musicon.detect.detectors.Detector``."""
+        roi_heads: Any = getattr(self.network, "roi_heads", None)
+        return {"image": self._backbone} | (
+            {} if roi_heads is None else {"instance": roi_heads.box_predictor})
+
     def head_rows(self) -> dict[str, Tensor]:
         """Which rows of which parameters belong to which class, for adapting the head."""
         if self.class_agnostic:
