@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor
 
 from musicon.datasets.command import SummaryTable
 from musicon.datasets.records import Category, Manifest
@@ -55,6 +56,7 @@ from musicon.detect.stage_checks import (
     manifest_file,
 )
 from musicon.detect.training import FitResult, StageContext, Task, fit
+from musicon.detect.training import evaluate as validate
 from musicon.detect.validation import validation_manifest
 
 log = logging.getLogger(__name__)
@@ -115,6 +117,14 @@ def train(config: Config, names: Sequence[str], *, fresh: bool = False, quiet: b
     return results
 
 
+@dataclass(frozen=True)
+class Carryover:
+    """A part of the parent's model in the stage's classes, and its figures on validation."""
+
+    weights: Mapping[str, Tensor]
+    metrics: dict[str, float]
+
+
 class Stage:
     """One stage of one run; ``train`` does it."""
 
@@ -123,6 +133,7 @@ class Stage:
         self.config, self.name, self.run, self.fabric = config, name, run, fabric
         self.quiet, self.command = quiet, command
         self.settings = config.stages[name]
+        self.gates: dict[str, dict[str, Any]] = {}
         self.parent: LoadedModel | None = None
         self.parent_hash: str | None = None
         if self.settings.parent is not None:
@@ -177,13 +188,34 @@ class Stage:
         return classifier, detector, fits
 
     def fit(self, task: Task, cfg: FitConfig, fingerprint: Mapping[str, Any]) -> FitResult:
-        """Run the training loop on one part of the stage."""
+        """Run the training loop on one part of the stage; see ``gate`` for what it leaves."""
+        before = None
+        if self.parent is not None:
+            task.model.to(self.fabric.device)
+            weights = {k: v.clone() for k, v in task.model.state_dict().items()}
+            before = Carryover(weights, validate(task, task.model, self.fabric, step=0))
         result = fit(task, cfg, self.run, self.fabric, seed=self.seed(task.name),
                      fingerprint=fingerprint, num_workers=self.config.num_workers,
                      quiet=self.quiet)
         self.say(f"stage {self.name}: {task.name} best at step {result.best_step} of "
                  f"{result.steps}, score {result.score:.3f}")
-        return result
+        return result if before is None else self.gate(task, result, before)
+
+    def gate(self, task: Task, result: FitResult, before: Carryover) -> FitResult:
+        """Put the parent's weights back where training made the model worse on validation.
+
+        Both are judged by the task's own score on the same pictures; a tie goes to training.
+        """
+        worse = result.score < before.metrics["score"]
+        self.gates[task.name] = {"parent": before.metrics["score"], "trained": result.score,
+                                 "kept": "parent" if worse else "trained"}
+        if not worse:
+            return result
+        task.model.load_state_dict(before.weights)
+        self.say(f"stage {self.name}: {task.name}: training came to {result.score:.3f} on "
+                 f"validation, the parent has {before.metrics['score']:.3f}: the parent's weights "
+                 "are kept")
+        return replace(result, best_step=0, metrics=before.metrics)
 
     def build_classifier(self) -> Any:
         """A classifier with the parent's weights, or with pretrained ones."""
@@ -241,6 +273,7 @@ class Stage:
                        "seconds": round(sum(f.seconds for f in fits.values()), 1),
                        "fits": {name: {"steps": f.steps, "best_step": f.best_step, **f.metrics}
                                 for name, f in fits.items()},
+                       "gate": self.gates,
                        "threshold": config.fusion.threshold, "validation": scores}
             save_model(self.run.model, classifier=classifier, detector=detector, config=config,
                        categories=self.categories, metrics=metrics,
@@ -300,6 +333,8 @@ class Stage:
                 "stage": parent.stage, "folder": str(parent.folder), "weights": self.parent_hash},
             "ancestors": [] if parent is None else [*parent.lineage.get("ancestors", []),
                                                     parent.stage],
+            "kept_from_parent": [part for part, gate in self.gates.items()
+                                 if gate["kept"] == "parent"],
             "seed": self.config.seed,
             "data": {key: {"path": str(path), "sha256": self.fingerprint["data"][key]}
                      for key, path in data_of(self.config, self.name)},
@@ -349,7 +384,7 @@ def summarise(config: Config, results: Sequence[StageResult],
         table.add(result.name, fits.get("classifier", {}).get("score"),
                   fits.get("detector", {}).get("score"), validation.get("agnostic_ap50"),
                   result.metrics["threshold"], _clock(result.seconds),
-                  "" if result.repeated else "done before")
+                  "; ".join(_remarks(result)))
     print()
     table.print()
     last = results[-1]
@@ -363,6 +398,13 @@ def summarise(config: Config, results: Sequence[StageResult],
         print(f"next: python tools/evaluate.py --model {last.folder.parent} --data "
               f"{config.stages[last.name].manifest} --split test\n"
               f"      python tools/infer.py --model {last.folder.parent} --images FOLDER")
+
+
+def _remarks(result: StageResult) -> list[str]:
+    kept = [part for part, gate in result.metrics.get("gate", {}).items()
+            if gate["kept"] == "parent"]
+    return [*([] if result.repeated else ["done before"]),
+            *([f"{' and '.join(kept)}: the parent's, which is better"] if kept else [])]
 
 
 def _clock(seconds: float) -> str:

@@ -1,0 +1,87 @@
+"""A stage that training made worse on validation keeps its parent's weights, and says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from musicon.datasets.records import Category, ImageRecord, Manifest
+from musicon.detect.checkpoints import load_model
+from musicon.detect.config import Config, parse
+from musicon.detect.stages import train
+
+CLASSES = (Category(1, "harp"), Category(2, "lute"))
+COLOURS = ((190, 60, 20), (20, 60, 190))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos that tell two classes by colour; in ``wrong`` the training labels are exchanged."""
+    root = tmp_path_factory.mktemp("gate")
+    for name in ("right", "wrong"):
+        (root / name).mkdir()
+        records = []
+        for i in range(1, 25):
+            image = np.full((48, 48, 3), 235, np.uint8)
+            cv2.circle(image, (24, 24), 12 + i % 7, COLOURS[i % 2], -1)
+            Image.fromarray(image).save(root / name / f"{i}.png")
+            split = "train" if i <= 16 else "val"
+            swapped = name == "wrong" and split == "train"
+            records.append(ImageRecord(i, f"{i}.png", 48, 48, labels=(1 + (i + swapped) % 2,),
+                                       domain="mimo", split=split))
+        Manifest(root / name, CLASSES, tuple(records)).write(root / name)
+    return root
+
+
+def settings(photos: Path, output: Path, second: str, **changes: Any) -> Config:
+    fit = {"steps": 4, "batch_size": 8, "augmentation": "none", "negative_share": 0.0,
+           "label_smoothing": 0.0, "evaluate_every": 4, "probe_examples": 64, "ema_decay": None,
+           "learning_rate": 1e-6}
+    still = {"steps": 0}
+    return parse({
+        "output": str(output), "device": "cpu",
+        "classifier": {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 32},
+        "detector": {"image_size": 128, "fpn_channels": 16, "anchor_sizes": [16, 32, 64, 100]},
+        "stages": {"mimo": {"manifest": str(photos / "right"), "classifier": fit,
+                            "detector": still},
+                   "google": {"parent": "mimo", "manifest": str(photos / second),
+                              "detector": still, "classifier": {**fit, **changes}}}})
+
+
+def test_the_parent_is_kept_where_training_did_harm(
+        photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        first, second = train(settings(photos, tmp_path, "wrong"), ["mimo", "google"], quiet=True)
+    assert first.metrics["gate"] == {}  # nothing to compare with
+    gate = second.metrics["gate"]["classifier"]
+    assert gate["kept"] == "parent" and gate["trained"] < gate["parent"]
+    assert second.metrics["fits"]["classifier"]["score"] == gate["parent"]
+    assert second.metrics["fits"]["classifier"]["best_step"] == 0
+    parent, child = load_model(first.folder), load_model(second.folder)
+    for name, value in parent.classifier.state_dict().items():
+        if name != "temperature":
+            assert torch.equal(value, child.classifier.state_dict()[name]), name
+    assert json.loads((second.folder / "metrics.json").read_text())["gate"]["classifier"] == gate
+    lineage = json.loads((second.folder / "lineage.json").read_text())
+    assert lineage["kept_from_parent"] == ["classifier"]
+    assert "the parent's weights are kept" in caplog.text
+
+
+def test_a_harmless_stage_ships_what_it_learnt(photos: Path, tmp_path: Path) -> None:
+    config = settings(photos, tmp_path, "right", probe_examples=0)
+    first, second = train(config, ["mimo", "google"], quiet=True)
+    gate = second.metrics["gate"]["classifier"]
+    assert gate["kept"] == "trained" and gate["trained"] >= gate["parent"]
+    child = load_model(second.folder)
+    assert child.lineage["kept_from_parent"] == []
+    before = load_model(first.folder).classifier.state_dict()
+    assert any(not torch.equal(before[name], value)
+               for name, value in child.classifier.state_dict().items() if name != "temperature")
