@@ -102,9 +102,10 @@ class DetectorConfig(Settings):
 class FusionConfig(Settings):
     """How the detector's and the classifier's scores become one."""
 
-    rule: Literal["product", "detector", "classifier"] = "product"
+    rule: Literal["auto", "product", "detector", "classifier"] = "product"
+    """``auto``: the best of the others on validation; the saved settings hold which."""
     classifier_weight: float = Field(0.5, ge=0, le=1)
-    """Exponent w in detector**(1 - w) * classifier**w."""
+    """Exponent w in detector**(1 - w) * classifier**w; chosen too where ``rule`` is ``auto``."""
     disagreement: float = Field(0.25, ge=0, le=1)
     """Share of the detector's score kept for a name that it did not propose."""
     crop_margin: float = Field(0.1, ge=0, le=1)
@@ -112,6 +113,15 @@ class FusionConfig(Settings):
     nms_iou: float = Field(0.5, gt=0, le=1)
     threshold: float = Field(0.3, ge=0, le=1)
     """Boxes under this fused score are not shown; training sets it on validation."""
+    sure_share: float = Field(0.5, ge=0, le=1)
+    """Share of the probability of all instruments that a name must hold to be sure; else it backs
+    off to its family, and where that is not sure either, to "musical instrument"."""
+
+    def describe(self) -> str:
+        """The rule in words."""
+        return {"detector": "the detector's score alone",
+                "classifier": "the classifier's score alone"}.get(
+            self.rule, f"fusion with weight {self.classifier_weight:g} for the classifier")
 
 
 class FitConfig(Settings):

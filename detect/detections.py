@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from musicon.detect.hierarchy import SureName
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -19,6 +21,8 @@ class Detections:
         detector_scores: float32 (N,), what the detector alone said.
         classifier_scores: float32 (N,), what the crop classifier said of ``labels``.
         image_wh: Width and height of the upright original in pixels.
+        sure: What may be said of each box, backed off to its family where its label is not sure;
+            None where that is not known.
     """
 
     boxes: NDArray[np.float32]
@@ -27,6 +31,7 @@ class Detections:
     detector_scores: NDArray[np.float32]
     classifier_scores: NDArray[np.float32]
     image_wh: tuple[int, int]
+    sure: tuple[SureName, ...] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -34,6 +39,8 @@ class Detections:
                   self.classifier_scores.shape)
         if shapes != ((n, 4), (n,), (n,), (n,)):
             raise ValueError(f"Detections: boxes, scores, labels disagree in length: {shapes}, {n}")
+        if self.sure is not None and len(self.sure) != n:
+            raise ValueError(f"Detections: {len(self.sure)} sure names for {n} boxes")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -47,8 +54,11 @@ class Detections:
     def select(self, keep: object) -> Detections:
         """The detections at a boolean mask (N,) or index array, in that order."""
         index = np.asarray(keep)
+        sure = None if self.sure is None else tuple(
+            self.sure[i] for i in np.arange(len(self))[index])
         return Detections(self.boxes[index], self.scores[index], self.labels[index],
-                          self.detector_scores[index], self.classifier_scores[index], self.image_wh)
+                          self.detector_scores[index], self.classifier_scores[index],
+                          self.image_wh, sure)
 
     def above(self, threshold: float) -> Detections:
         """The detections that score at least ``threshold``."""

@@ -21,11 +21,13 @@ from musicon.detect.detections import Detections
 from musicon.detect.matching import (
     IGNORED,
     Counts,
+    LevelScores,
     MatchedImage,
     best_threshold,
     bootstrap_interval,
     confusion_matrix,
     count,
+    level_scores,
     match_boxes,
     pool,
 )
@@ -123,6 +125,7 @@ class DetectionMetrics:
         threshold_chosen_here: The threshold was fitted to these very data (validation only).
         found: Hits and misses at the threshold, whatever the name.
         named: The same where only the right name is a hit, over all boxes.
+        levels: Names judged by family, and as far as they are sure.
         naming_accuracy: Share of the found instruments (of shared classes) named rightly.
         false_alarms_per_negative: Boxes shown per image without instrument.
         negatives_with_alarm: Share of images without instrument that show any box.
@@ -147,6 +150,7 @@ class DetectionMetrics:
     threshold_chosen_here: bool
     found: Counts
     named: Counts
+    levels: LevelScores
     naming_accuracy: float | None
     false_alarms_per_negative: float | None
     negatives_with_alarm: float | None
@@ -173,7 +177,12 @@ class DetectionMetrics:
             "threshold_chosen_here": self.threshold_chosen_here,
             "found": _counts_json(self.found),
             "named": _counts_json(self.named),
+            "family": _counts_json(self.levels.family),
             "naming_accuracy": self.naming_accuracy,
+            "family_accuracy": self.levels.family_accuracy,
+            "sure_accuracy": self.levels.sure_accuracy,
+            "sure": {level: {"boxes": n, "right": right}
+                     for level, (n, right) in self.levels.sure.items()},
             "false_alarms_per_negative": self.false_alarms_per_negative,
             "negatives_with_alarm": self.negatives_with_alarm,
             "per_class": [asdict(row) for row in self.per_class],
@@ -241,6 +250,7 @@ def evaluate(manifest: Manifest, predictions: Mapping[int, Detections], *,
         per_class=per_class, macro_f1=float(np.mean(f1_values)) if f1_values else None,
         threshold=float(threshold), threshold_chosen_here=chosen_here,
         found=count(matched, threshold), named=count(matched, threshold, named=True),
+        levels=level_scores(matched, alignment.names, threshold),
         naming_accuracy=_naming_accuracy(matched, alignment, threshold),
         false_alarms_per_negative=alarms, negatives_with_alarm=with_alarm,
         confusion=matrix,
@@ -285,6 +295,7 @@ def _match(record: ImageRecord, found: Detections | None, alignment: ClassAlignm
         boxes=boxes, scores=scores[order],
         labels=np.array([alignment.to_common[int(i)] for i in found.labels[order]], np.int64),
         gt_index=match_boxes(boxes, gt_boxes, crowd), is_negative=record.is_negative,
+        sure=None if found.sure is None else tuple(found.sure[i] for i in order),
     )
 
 

@@ -248,6 +248,8 @@ def bar_values(result: EvaluationResult) -> dict[str, float | None]:
         "agnostic_ap10": metrics.agnostic_ap10, "macro_f1": metrics.macro_f1,
         "precision": metrics.found.precision, "recall": metrics.found.recall,
         "f1": metrics.found.f1, "naming_accuracy": metrics.naming_accuracy,
+        "family_accuracy": metrics.levels.family_accuracy,
+        "sure_accuracy": metrics.levels.sure_accuracy,
         "false_alarms": metrics.false_alarms_per_negative,
         "ece": metrics.calibration.error,
         "crop_top1": None if crops is None else crops.top1,
@@ -262,8 +264,9 @@ def bar_values(result: EvaluationResult) -> dict[str, float | None]:
 BAR_NAMES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small",
     "ar_medium", "ar_large", "agnostic_ap", "agnostic_ap50", "agnostic_ap10", "macro_f1",
-    "precision", "recall", "f1", "naming_accuracy", "false_alarms", "ece", "crop_top1",
-    "crop_top3", "crop_named", "crop_ece", "picture_top1", "picture_top3",
+    "precision", "recall", "f1", "naming_accuracy", "family_accuracy", "sure_accuracy",
+    "false_alarms", "ece", "crop_top1", "crop_top3", "crop_named", "crop_ece", "picture_top1",
+    "picture_top3",
 )
 LOWER_IS_BETTER = frozenset({"false_alarms", "ece", "crop_ece", "uncertain"})
 
@@ -321,6 +324,9 @@ def summary(result: EvaluationResult) -> str:
          metrics.found.precision),
         (f"recall at {metrics.threshold:.2f}", metrics.named.recall, metrics.found.recall),
         ("macro-F1", metrics.macro_f1, None),
+        ("found instruments named rightly", metrics.naming_accuracy, None),
+        ("... or their family", metrics.levels.family_accuracy, None),
+        ("... as far as the name is sure", metrics.levels.sure_accuracy, None),
         ("false alarms per empty image", None, metrics.false_alarms_per_negative),
         ("calibration error", None if crops is None else crops.calibration.error,
          metrics.calibration.error),

@@ -95,7 +95,7 @@ def within_reach(proposals: Proposals, num_classes: int, config: FusionConfig, t
     if config.rule == "classifier" or len(proposals) == 0:
         return torch.ones(len(proposals), dtype=torch.bool)
     best = proposals.scores
-    if config.rule == "product":
+    if config.rule != "detector":
         held = evidence(proposals, num_classes, config.disagreement, class_agnostic)
         best = held.amax(dim=1) ** (1 - config.classifier_weight)
     return best >= threshold - PRUNE_SLACK
@@ -119,7 +119,7 @@ def fuse(held: Tensor, proposals: Proposals, probabilities: Tensor, config: Fusi
         labels = instruments.argmax(dim=1) + 1 if class_agnostic else proposals.labels
         scores = proposals.scores
     else:
-        weight = config.classifier_weight if config.rule == "product" else 1.0
+        weight = 1.0 if config.rule == "classifier" else config.classifier_weight
         labels = (held ** (1 - weight) * instruments ** weight).argmax(dim=1) + 1
         present = 1 - probabilities[:, 0]
         scores = held.amax(dim=1) ** (1 - weight) * present ** weight

@@ -43,6 +43,7 @@ from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, rescale
 from musicon.detect.progress import FOLDER, RUN_NAME, ProgressLog, Row
 from musicon.detect.summary import InferenceSummary
 from musicon.detect.tasks.models import TaskModel
+from musicon.detect.tiling import TestTime
 
 MIN_PICTURE_SIDE = 512
 """Pixels; annotated pictures of smaller images are enlarged, so that names can be read."""
@@ -91,6 +92,8 @@ class NoDetector:
     categories: tuple[Category, ...] = ()
     threshold = 0.0
     precision = "32"
+    test_time = TestTime()
+    working_side = WORKING_SIDE
     names: dict[int, str] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
@@ -183,7 +186,7 @@ def run_inference(detector: ArtworkDetector | NoDetector, listing: Listing, out:
     """
     threshold = detector.threshold if options.threshold is None else options.threshold
     key = {"model": detector.fingerprint(), "threshold": threshold,
-           "precision": detector.precision, "format": 1}
+           "precision": detector.precision, "looks": repr(detector.test_time), "format": 2}
     if options.attributes:
         key["attributes"] = {model.kind.name: model.fingerprint for model in options.attributes}
     with ProgressLog(out, listing.files, listing.stamps, key) as log:
@@ -273,7 +276,7 @@ def _search(detector: ArtworkDetector | NoDetector, log: ProgressLog, pending: S
     pool = ThreadPoolExecutor(options.workers, thread_name_prefix="images")
     unlogged: deque[tuple[list[Row], list[int], list[Future[None]]]] = deque()
     try:
-        stream = _decode_ahead(pool, log, pending, options)
+        stream = _decode_ahead(pool, log, pending, options, detector.working_side)
         images = progress(stream, total=len(pending), desc="searching", quiet=options.quiet)
         while batch := list(islice(images, options.batch_size)):
             rows, draws = _search_batch(detector, batch, pictures, threshold, pool,
@@ -325,13 +328,13 @@ def _log_batch(log: ProgressLog, rows: list[Row], indices: list[int],
 
 
 def _decode_ahead(pool: ThreadPoolExecutor, log: ProgressLog, pending: Sequence[int],
-                  options: InferenceOptions) -> Iterator[_Decoded]:
+                  options: InferenceOptions, max_side: int) -> Iterator[_Decoded]:
     """Decoded images in order; at most two batches are in memory before they are asked for."""
     big = threading.Lock()
 
     def decode(index: int) -> _Decoded:
         with big if log.stamps[index, 0] > BIG_FILE else nullcontext():
-            return _decode(log.files[index], index)
+            return _decode(log.files[index], index, max_side)
 
     ahead = 2 * options.batch_size + options.workers
     waiting: deque[Future[_Decoded]] = deque()
@@ -343,9 +346,9 @@ def _decode_ahead(pool: ThreadPoolExecutor, log: ProgressLog, pending: Sequence[
         yield waiting.popleft().result()
 
 
-def _decode(file: str, index: int) -> _Decoded:
+def _decode(file: str, index: int, max_side: int) -> _Decoded:
     try:
-        image, image_wh = decode_reduced(file, WORKING_SIDE)
+        image, image_wh = decode_reduced(file, max_side)
     except ImageError as error:
         return _Decoded(index, None, (0, 0), error.reason)
     return _Decoded(index, image, image_wh)

@@ -7,11 +7,13 @@ one matching serves every threshold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from musicon.detect.hierarchy import LEVELS, SureName, family_of
 
 FALSE_ALARM = -1
 IGNORED = -2
@@ -32,6 +34,7 @@ class MatchedImage:
         labels: int64 (D,), common class ids.
         gt_index: int64 (D,), row of the matched true box, FALSE_ALARM or IGNORED (in a crowd).
         is_negative: The image is known to hold no instrument.
+        sure: What may be said of each found box; None where that is not known.
     """
 
     image_id: int
@@ -43,6 +46,7 @@ class MatchedImage:
     labels: NDArray[np.int64]
     gt_index: NDArray[np.int64]
     is_negative: bool
+    sure: tuple[SureName, ...] | None = None
 
     @property
     def to_find(self) -> int:
@@ -154,6 +158,55 @@ def count(matched: Sequence[MatchedImage], threshold: float, named: bool = False
         shown += int(image.shown(threshold).sum())
         to_find += image.to_find
     return Counts(hits, shown - hits, to_find - hits)
+
+
+@dataclass(frozen=True)
+class LevelScores:
+    """Names judged less strictly than by the very instrument.
+
+    Attributes:
+        family: Hits and misses where a name of the right family is a hit.
+        family_accuracy: Share of the found instruments that get a name of the right family.
+        sure: Level -> boxes on instruments whose name backs off to it, and how many of these
+            names are right; empty where no name backs off.
+    """
+
+    family: Counts
+    family_accuracy: float | None
+    sure: Mapping[str, tuple[int, int]]
+
+    @property
+    def sure_accuracy(self) -> float | None:
+        """Share of the found instruments of which nothing wrong is said once names back off."""
+        shown = sum(n for n, _ in self.sure.values())
+        return sum(right for _, right in self.sure.values()) / shown if shown else None
+
+
+def level_scores(matched: Sequence[MatchedImage], names: Mapping[int, str],
+                 threshold: float) -> LevelScores:
+    """Score names by family, and as far as they are sure, at a threshold.
+
+    Args:
+        matched: The images.
+        names: Common class id -> instrument.
+        threshold: Least score of a box that is shown.
+    """
+    right, sure = [], {level: [0, 0] for level in LEVELS}
+    for image in matched:
+        for row in np.flatnonzero(image.shown(threshold) & (image.gt_index >= 0)):
+            given = names[int(image.labels[row])]
+            true = names[int(image.gt_labels[image.gt_index[row]])]
+            right.append(family_of(given) == family_of(true))
+            if image.sure is not None:
+                name, level = image.sure[row]
+                sure[level][0] += 1
+                sure[level][1] += {"leaf": given == true, "family": name == family_of(true),
+                                   "instrument": True}[level]
+    found, hits = count(matched, threshold), sum(right)
+    shown, to_find = found.hits + found.false_alarms, found.hits + found.misses
+    return LevelScores(Counts(hits, shown - hits, to_find - hits),
+                       hits / len(right) if right else None,
+                       {level: (n, ok) for level, (n, ok) in sure.items() if n})
 
 
 def confusion_matrix(matched: Sequence[MatchedImage], class_ids: Sequence[int],

@@ -25,8 +25,10 @@ REJECTS_NAME = "rejects.jsonl"
 EXPLANATIONS_NAME = "explanations.json"
 """Of ``tools/explain.py``: pictures, their parts and heat maps."""
 ANNOTATED = "annotated"
+OPINIONS = ("detector_score", "classifier_score", "sure_name", "level")
+"""Extra keys of a found box."""
 COLUMNS = ("file", "instrument", "score", "x0", "y0", "x1", "y1", "image_width", "image_height",
-           "detector_score", "classifier_score")
+           *OPINIONS)
 ATTRIBUTE_SCORES = "attribute_scores"
 """Extra key of an image: each attribute that a model gave it, with the likeliest answers."""
 CHUNK = 256
@@ -63,6 +65,7 @@ def detection_row(found: Detections, attributes: Mapping[str, Said] | None = Non
             "scores": _rounded(found.scores), "labels": found.labels.tolist(),
             "detector_scores": _rounded(found.detector_scores),
             "classifier_scores": _rounded(found.classifier_scores),
+            "sure": [list(name) for name in found.sure or ()],
             **({"attributes": said} if said else {})}
 
 
@@ -131,12 +134,19 @@ def _records(log: ProgressLog) -> Iterator[ImageRecord]:
 
 
 def _boxes(row: Row) -> Iterator[Box]:
+    sure = row["sure"] or [None] * len(row["labels"])
     values = zip(row["boxes"], row["labels"], row["scores"], row["detector_scores"],
-                 row["classifier_scores"], strict=True)
-    for (x0, y0, x1, y1), label, score, detector, classifier in values:
+                 row["classifier_scores"], sure, strict=True)
+    for (x0, y0, x1, y1), label, score, detector, classifier, name in values:
         xyxy: Xyxy = (x0, y0, x1, y1)
         yield Box(xyxy, label, origin="pseudo", score=score,
-                  extra={"detector_score": detector, "classifier_score": classifier})
+                  extra={"detector_score": detector, "classifier_score": classifier,
+                         **sure_fields(name)})
+
+
+def sure_fields(name: Sequence[str] | None) -> dict[str, str]:
+    """A box's extra keys for what is sure of its name: ``sure_name``, and its ``level``."""
+    return {} if name is None else {"sure_name": name[0], "level": name[1]}
 
 
 def _write_coco(stream: TextIO, log: ProgressLog, categories: Sequence[Category],
@@ -175,10 +185,10 @@ def _table_rows(record: ImageRecord, names: dict[int, str]) -> Iterator[tuple[An
     """One row a box; an image in which nothing was found has one row without a box."""
     file, size = _printable(record.file_name), (record.width, record.height)
     if not record.boxes:
-        yield (file, *[""] * 6, *size, "", "")
+        yield (file, *[""] * 6, *size, *[""] * len(OPINIONS))
     for box in record.boxes:
         yield (file, names[box.label], box.score, *box.xyxy, *size,
-               box.extra["detector_score"], box.extra["classifier_score"])
+               *(box.extra.get(key, "") for key in OPINIONS))
 
 
 def _attribute_cells(record: ImageRecord, name: str) -> tuple[str, float]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +23,17 @@ from torch import Tensor, nn
 from musicon.datasets.boxes import BoxArray, as_boxes, clip
 from musicon.datasets.loading import crop_square
 from musicon.datasets.records import Category, UserError
-from musicon.detect.config import Config
+from musicon.detect.config import Config, FusionConfig
 from musicon.detect.detections import Detections
 from musicon.detect.fusion import Proposals, evidence, fuse, suppress, within_reach
+from musicon.detect.hierarchy import Hierarchy
+from musicon.detect.tiling import Look, TestTime, joined, looks
 
 Precision = Literal["32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WORKING_SIDE = 1600
-"""Pixels; a longer image is shrunk before anything looks at it. No network here sees more of
-it, and crops at its edges stay small in memory."""
+"""Pixels; a longer image is shrunk before anything looks at it, unless tiles need more. No network
+here sees more of it, and crops at its edges stay small in memory."""
 MIN_SIDE = 0.5
 """Pixels of the given image; a box with a shorter side is a rounding artefact."""
 CROPS_AT_ONCE = 128
@@ -39,6 +42,25 @@ CROPS_AT_ONCE = 128
 
 class ModelOutputError(UserError):
     """The model gives numbers that are not finite."""
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What the two models say of one image, before it is made one.
+
+    Attributes:
+        proposals: N boxes in the pixels of the image as it was seen.
+        held: float32 (N, L), the detector's evidence.
+        probabilities: float32 (N, L + 1), the classifier's.
+        seen_wh: Size of the image as it was seen.
+        image_wh: Size of the image as given.
+    """
+
+    proposals: Proposals
+    held: Tensor
+    probabilities: Tensor
+    seen_wh: tuple[int, int]
+    image_wh: tuple[int, int]
 
 
 class ArtworkDetector:
@@ -53,7 +75,7 @@ class ArtworkDetector:
 
     def __init__(self, classifier: Any, detector: Any, config: Config,
                  categories: Sequence[Category], device: str | torch.device = "auto",
-                 precision: Precision = "32") -> None:
+                 precision: Precision = "32", test_time: TestTime | None = None) -> None:
         """Take two trained modules (see ``classifier.py`` and ``detectors/``).
 
         Args:
@@ -64,10 +86,12 @@ class ArtworkDetector:
             categories: The L instruments.
             device: ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda:1``, ``mps``.
             precision: ``bf16`` or ``fp16`` computes in half precision.
+            test_time: Further looks at each image; none by default.
 
         Raises:
             UserError: A device that is not there.
         """
+        self.test_time = test_time or TestTime()
         self.device = pick_device(device)
         self.config = config
         self.categories = tuple(categories)
@@ -79,7 +103,7 @@ class ArtworkDetector:
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "auto",
-             precision: Precision = "32") -> ArtworkDetector:
+             precision: Precision = "32", test_time: TestTime | None = None) -> ArtworkDetector:
         """Read a run folder or a model folder that training left.
 
         Raises:
@@ -90,7 +114,7 @@ class ArtworkDetector:
         chosen = pick_device(device)
         model = load_model(folder, chosen)
         return cls(model.classifier, model.detector, model.config, model.categories, chosen,
-                   precision)
+                   precision, test_time)
 
     def fingerprint(self) -> str:
         """Check sum of weights, settings and categories: equal for equal models."""
@@ -126,24 +150,60 @@ class ArtworkDetector:
             ValueError: An array that is not an RGB image.
             ModelOutputError: The model gives numbers that are not finite.
         """
+        limit = self.threshold if threshold is None else threshold
+        return [self.decide(opinions, limit) for opinions in self.opinions(images, limit)]
+
+    @torch.inference_mode()
+    def opinions(self, images: Sequence[NDArray[np.uint8]],
+                 threshold: float = 0.0) -> list[Opinions]:
+        """What detector and classifier say of each image, for ``decide``.
+
+        Args:
+            images: As ``predict``.
+            threshold: Boxes that cannot reach this fused score are left out.
+
+        Raises:
+            ValueError: An array that is not an RGB image.
+            ModelOutputError: The model gives numbers that are not finite.
+        """
         if not images:
             return []
         for image in images:
             _check_image(image)
-        limit = self.threshold if threshold is None else threshold
-        seen = [shrink(image, WORKING_SIDE) for image in images]
+        seen = [shrink(image, self.working_side) for image in images]
         found = self._propose(seen)
         held = [self._evidence(proposals) for proposals in found]
-        near = [within_reach(p, len(self.categories), self.config.fusion, limit, self._agnostic)
-                for p in found]
+        near = [within_reach(p, len(self.categories), self.config.fusion, threshold,
+                             self._agnostic) for p in found]
         crops = [self._crops(image, p.boxes[keep].numpy())
                  for image, p, keep in zip(seen, found, near, strict=True)]
-        opinions = self._probabilities(np.concatenate(crops)).split([len(c) for c in crops])
-        results = [self._combine(image, _select(p, keep), h[keep], opinion, limit)
-                   for image, p, keep, h, opinion in zip(seen, found, near, held, opinions,
-                                                         strict=True)]
-        return [rescale(result, (image.shape[1], image.shape[0]))
-                for result, image in zip(results, images, strict=True)]
+        said = self._probabilities(np.concatenate(crops)).split([len(c) for c in crops])
+        return [Opinions(_select(p, keep), h[keep], probabilities, _wh(small), _wh(image))
+                for p, keep, h, probabilities, small, image
+                in zip(found, near, held, said, seen, images, strict=True)]
+
+    def decide(self, opinions: Opinions, threshold: float,
+               fusion: FusionConfig | None = None) -> Detections:
+        """Fuse opinions, name, and suppress duplicates.
+
+        Args:
+            opinions: Of one image.
+            threshold: Lowest fused score to keep.
+            fusion: Another rule than the settings'.
+        """
+        fusion, proposals = fusion or self.config.fusion, opinions.proposals
+        if len(proposals) == 0:
+            return Detections.empty(opinions.image_wh)
+        fused = fuse(opinions.held, proposals, opinions.probabilities, fusion, self._agnostic)
+        keep = suppress(proposals.boxes, fused.scores, fusion.nms_iou, threshold)
+        labels = fused.labels[keep].numpy()
+        found = Detections(
+            boxes=proposals.boxes[keep].numpy(), scores=fused.scores[keep].numpy(),
+            labels=self._ids[labels], detector_scores=proposals.scores[keep].numpy(),
+            classifier_scores=fused.classifier_scores[keep].numpy(), image_wh=opinions.seen_wh,
+            sure=self._hierarchy.back_off(opinions.probabilities[keep].numpy(), labels,
+                                          fusion.sure_share))
+        return rescale(found, opinions.image_wh)
 
     @torch.inference_mode()
     def classify(self, image: NDArray[np.uint8], boxes: object) -> NDArray[np.float32]:
@@ -158,9 +218,19 @@ class ArtworkDetector:
             ``categories``.
         """
         _check_image(image)
-        seen = shrink(image, WORKING_SIDE)
+        seen = shrink(image, self.working_side)
         scale = np.array([seen.shape[1] / image.shape[1], seen.shape[0] / image.shape[0]] * 2)
         return self._probabilities(self._crops(seen, as_boxes(as_boxes(boxes) * scale))).numpy()
+
+    @property
+    def working_side(self) -> int:
+        """Longer side in pixels of an image as it is looked at; larger ones are shrunk to it."""
+        zoom = max(self.test_time.zooms, default=1.0)
+        return max(WORKING_SIDE, round(zoom * self.config.detector.image_size))
+
+    @cached_property
+    def _hierarchy(self) -> Hierarchy:
+        return Hierarchy.of([category.name for category in self.categories])
 
     @property
     def _agnostic(self) -> bool:
@@ -171,40 +241,35 @@ class ArtworkDetector:
                         self._agnostic)
 
     def _propose(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
-        side = self.config.detector.image_size
-        small = [shrink(image, side) for image in images]
-        with self._autocast():
-            rows = self._detector.detect([self._tensor(image) for image in small])
-        return [self._proposals(row, image, seen)
-                for row, image, seen in zip(rows, images, small, strict=True)]
+        """The detector's boxes in each image, in its pixels, from all looks at it."""
+        jobs = [(i, look) for i, image in enumerate(images)
+                for look in looks(_wh(image), self.test_time)]
+        found: list[list[Proposals]] = [[] for _ in images]
+        for start in range(0, len(jobs), len(images)):  # as many at once as images were given
+            batch = jobs[start:start + len(images)]
+            small = [shrink(look.cut(images[i]), self.config.detector.image_size)
+                     for i, look in batch]
+            with self._autocast():
+                rows = self._detector.detect([self._tensor(image) for image in small])
+            for (i, look), row, seen in zip(batch, rows, small, strict=True):
+                found[i].append(self._proposals(row, look, _wh(seen)))
+        cfg = self.config.detector
+        most = cfg.max_detections * (1 + len(self.test_time.zooms))
+        return [joined(parts, cfg.nms_iou, most) for parts in found]
 
-    def _proposals(self, row: dict[str, Tensor], image: NDArray[np.uint8],
-                   seen: NDArray[np.uint8]) -> Proposals:
-        """The detector's boxes in the pixels of the image as given, without empty ones."""
-        (height, width), (seen_h, seen_w) = image.shape[:2], seen.shape[:2]
+    def _proposals(self, row: dict[str, Tensor], look: Look,
+                   seen_wh: tuple[int, int]) -> Proposals:
+        """One look's boxes in the pixels of the image, without cut and empty ones."""
         boxes = row["boxes"].float().cpu().reshape(-1, 4)
         scores = row["scores"].float().cpu()
         if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
             raise ModelOutputError("the detector gives boxes that are not finite numbers: its "
                                    "weights are broken; train again, or use precision 32")
-        scale = torch.tensor([width / seen_w, height / seen_h]).repeat(2)
-        cut = torch.from_numpy(clip((boxes * scale).numpy(), width, height))
-        solid = ((cut[:, 2:] - cut[:, :2]) >= MIN_SIDE).all(dim=1)
-        return Proposals(cut[solid], scores[solid].clamp(0, 1), row["labels"].cpu()[solid])
-
-    def _combine(self, image: NDArray[np.uint8], proposals: Proposals, held: Tensor,
-                 probabilities: Tensor, threshold: float) -> Detections:
-        height, width = image.shape[:2]
-        if len(proposals) == 0:
-            return Detections.empty((width, height))
-        fusion = self.config.fusion
-        fused = fuse(held, proposals, probabilities, fusion, self._agnostic)
-        keep = suppress(proposals.boxes, fused.scores, fusion.nms_iou, threshold)
-        return Detections(
-            boxes=proposals.boxes[keep].numpy(), scores=fused.scores[keep].numpy(),
-            labels=self._ids[fused.labels[keep].numpy()],
-            detector_scores=proposals.scores[keep].numpy(),
-            classifier_scores=fused.classifier_scores[keep].numpy(), image_wh=(width, height))
+        placed = look.place(boxes.numpy(), seen_wh)
+        keep = torch.from_numpy(look.whole(placed)
+                                & ((placed[:, 2:] - placed[:, :2]) >= MIN_SIDE).all(axis=1))
+        return Proposals(torch.from_numpy(placed)[keep], scores[keep].clamp(0, 1),
+                         row["labels"].cpu()[keep])
 
     def _crops(self, image: NDArray[np.uint8], boxes: BoxArray) -> NDArray[np.uint8]:
         """Square crops (N, S, S, 3) around boxes (N, 4), with the margin."""
@@ -221,7 +286,11 @@ class ArtworkDetector:
             if len(batch):
                 with self._autocast():
                     seen = batch.to(self.device).permute(0, 3, 1, 2)
-                    parts.append(self._classifier.probabilities(seen).float().cpu())
+                    said = self._classifier.probabilities(seen).float()
+                    if self.test_time.flip:
+                        mirrored = self._classifier.probabilities(seen.flip(3)).float()
+                        said = (said + mirrored) / 2
+                    parts.append(said.cpu())
         probabilities = torch.cat(parts)
         if not torch.isfinite(probabilities).all():
             raise ModelOutputError("the classifier gives probabilities that are not finite "
@@ -287,6 +356,10 @@ def rescale(detections: Detections, image_wh: tuple[int, int]) -> Detections:
 
 def _select(proposals: Proposals, keep: Tensor) -> Proposals:
     return Proposals(proposals.boxes[keep], proposals.scores[keep], proposals.labels[keep])
+
+
+def _wh(image: NDArray[np.uint8]) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:

@@ -22,7 +22,9 @@ from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejec
 from musicon.detect.alignment import align
 from musicon.detect.detections import Detections
 from musicon.detect.evaluation import EvaluationError, is_boxed
-from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, rescale
+from musicon.detect.hierarchy import SureName
+from musicon.detect.outputs import sure_fields
+from musicon.detect.pipeline import ArtworkDetector, rescale
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,13 @@ class Predictions:
 
 
 def _boxes(found: Detections) -> Iterator[Box]:
-    for box, score, label, detector, classifier in zip(
+    for box, score, label, detector, classifier, name in zip(
             found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(),
-            found.detector_scores.tolist(), found.classifier_scores.tolist(), strict=True):
+            found.detector_scores.tolist(), found.classifier_scores.tolist(),
+            found.sure or [None] * len(found), strict=True):
         yield Box((box[0], box[1], box[2], box[3]), label, origin="pseudo", score=score,
                   extra={"detector_score": round(detector, 6),
-                         "classifier_score": round(classifier, 6)})
+                         "classifier_score": round(classifier, 6), **sure_fields(name)})
 
 
 def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
@@ -103,8 +106,8 @@ def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
     records = [record for record in data.images if is_boxed(record) or is_named(record)]
     crops, pictures = _Naming(detector, columns, common), _Naming(detector, columns, common)
     rejects, found = Rejects(), {}
-    decoded = progress(_decoded(data, records, batch_size + workers, workers),
-                       total=len(records), desc="evaluating", quiet=quiet)
+    stream = _decoded(data, records, batch_size + workers, workers, detector.working_side)
+    decoded = progress(stream, total=len(records), desc="evaluating", quiet=quiet)
     while batch := list(islice(decoded, batch_size)):
         to_search = []
         for record, image, reason in batch:
@@ -178,12 +181,12 @@ def _merged(probabilities: NDArray[np.float32], columns: Sequence[int]) -> NDArr
 
 
 def _decoded(data: Manifest, records: Sequence[ImageRecord], ahead: int, workers: int,
-             ) -> Iterator[tuple[ImageRecord, NDArray[np.uint8] | None, str]]:
+             max_side: int) -> Iterator[tuple[ImageRecord, NDArray[np.uint8] | None, str]]:
     """The images in order, decoded in threads, or None and the reason why not."""
 
     def decode(record: ImageRecord) -> tuple[ImageRecord, NDArray[np.uint8] | None, str]:
         try:
-            image, image_wh = decode_reduced(data.path(record), WORKING_SIDE)
+            image, image_wh = decode_reduced(data.path(record), max_side)
         except ImageError as error:
             return record, None, error.reason
         if image_wh != (record.width, record.height):
@@ -256,22 +259,24 @@ def _detections(record: ImageRecord, path: Path) -> Detections:
         raise EvaluationError(f"{path}: {record.file_name} has boxes without a score: these are "
                               "not predictions; give the detections.json of tools/infer.py")
     scores = [box.score or 0.0 for box in record.boxes]
+    sure = [SureName(str(box.extra["sure_name"]), str(box.extra["level"]))
+            for box in record.boxes if "level" in box.extra and "sure_name" in box.extra]
     return _sorted(
         [box.xyxy for box in record.boxes], scores, [box.label for box in record.boxes],
         [float(box.extra.get("detector_score", s))
          for box, s in zip(record.boxes, scores, strict=True)],
         [float(box.extra.get("classifier_score", s))
          for box, s in zip(record.boxes, scores, strict=True)],
-        (record.width, record.height))
+        (record.width, record.height), tuple(sure) if len(sure) == len(scores) else None)
 
 
 def _sorted(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[int],
             detector: Sequence[float], classifier: Sequence[float],
-            image_wh: tuple[int, int]) -> Detections:
+            image_wh: tuple[int, int], sure: tuple[SureName, ...] | None = None) -> Detections:
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     return Detections(as_boxes(boxes), np.asarray(scores, np.float32),
                       np.asarray(labels, np.int64), np.asarray(detector, np.float32),
-                      np.asarray(classifier, np.float32), image_wh).select(order)
+                      np.asarray(classifier, np.float32), image_wh, sure).select(order)
 
 
 class _Pairing:

@@ -40,6 +40,7 @@ from musicon.detect.detectors.anchors import fit_anchors
 from musicon.detect.detectors.task import DetectorTask, sample_boxes
 from musicon.detect.devices import make_fabric
 from musicon.detect.evaluation import evaluate
+from musicon.detect.fusion_choice import candidates, choose, try_rules
 from musicon.detect.heads import carry_over, same_classes
 from musicon.detect.logs import RunFolder
 from musicon.detect.pipeline import ArtworkDetector
@@ -268,37 +269,49 @@ class Stage:
         """Set the threshold on the validation split and write the model folder."""
         metrics: dict[str, Any] = {}
         if self.fabric.is_global_zero:
-            config, scores = self.tune(classifier, detector)
+            config, figures = self.tune(classifier, detector)
             metrics = {"stage": self.name,
                        "seconds": round(sum(f.seconds for f in fits.values()), 1),
                        "fits": {name: {"steps": f.steps, "best_step": f.best_step, **f.metrics}
                                 for name, f in fits.items()},
                        "gate": self.gates,
-                       "threshold": config.fusion.threshold, "validation": scores}
+                       "threshold": config.fusion.threshold, **figures}
             save_model(self.run.model, classifier=classifier, detector=detector, config=config,
                        categories=self.categories, metrics=metrics,
                        lineage=self.lineage())
         self.fabric.barrier()
         return self.fabric.broadcast(metrics)
 
-    def tune(self, classifier: Any, detector: Any) -> tuple[Config, dict[str, Any] | None]:
-        """The settings with the threshold of the best F1 on validation, and the figures there.
+    def tune(self, classifier: Any, detector: Any) -> tuple[Config, dict[str, Any]]:
+        """The settings with the best rule and threshold on validation, and the figures there.
 
-        Where no validation image is boxed, and none can be composed, the setting stays.
+        Where no validation image is boxed, and none can be composed, the settings stay.
         """
+        written = self.config.fusion
         validation = validation_manifest(self.context)
         if not any(record.boxes for record in validation.images):
+            fusion = candidates(written)[0]
             self.say(f"stage {self.name}: no boxed validation image, so the threshold stays "
-                     f"{self.config.fusion.threshold}")
-            return self.config, None
+                     f"{fusion.threshold}")
+            return self.config.model_copy(update={"fusion": fusion}), {"validation": None}
         finder = ArtworkDetector(classifier, detector, self.config, self.categories,
                                  self.fabric.device)
-        found = run_model(finder, validation, quiet=self.quiet)
-        scores = evaluate(validation, found.found, model_categories=self.categories)
-        fusion = self.config.fusion.model_copy(update={"threshold": round(scores.threshold, 4)})
+        figures: dict[str, Any] = {}
+        if written.rule == "auto":
+            tried = try_rules(finder, validation, quiet=self.quiet)
+            best = choose(tried)
+            fusion, scores = best.fusion, best.metrics
+            figures["fusion"] = [one.row() for one in tried]
+            self.say(f"stage {self.name}: {fusion.describe()}")
+        else:
+            found = run_model(finder, validation, quiet=self.quiet)
+            fusion = written
+            scores = evaluate(validation, found.found, model_categories=self.categories)
+        fusion = fusion.model_copy(update={"threshold": round(scores.threshold, 4)})
         self.say(f"stage {self.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
-                 f"{scores.agnostic_ap50 or 0:.3f} on {len(found.found)} validation images")
-        return self.config.model_copy(update={"fusion": fusion}), scores.to_json()
+                 f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
+        return (self.config.model_copy(update={"fusion": fusion}),
+                {"validation": scores.to_json(), **figures})
 
     def _fingerprint(self) -> dict[str, Any]:
         """Everything that the result depends on, as plain values."""
@@ -306,7 +319,8 @@ class Stage:
         stage = config["stages"][self.name]
         data = {key: file_hash(manifest_file(path))
                 for key, path in data_of(self.config, self.name)}
-        fusion = {key: value for key, value in config["fusion"].items() if key != "threshold"}
+        fusion = {key: value for key, value in config["fusion"].items()
+                  if key not in ("threshold", "sure_share")}
         apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal",
                  "bank", "adaptation"}
         extra = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}

@@ -17,6 +17,7 @@ def main(options: argparse.Namespace) -> int:
     from musicon.detect.checkpoints import find_newest
     from musicon.detect.pipeline import ArtworkDetector
     from musicon.detect.tasks.models import load_all
+    from musicon.detect.tiling import TestTime
 
     out = options.out or Path("results") / summary.results_name(options.images, options.name)
     inference.check_out(out)
@@ -25,7 +26,8 @@ def main(options: argparse.Namespace) -> int:
     detector: ArtworkDetector | inference.NoDetector
     if options.boxes:
         model = options.model or find_newest()
-        detector = ArtworkDetector.load(model, options.device, options.precision)
+        detector = ArtworkDetector.load(model, options.device, options.precision,
+                                        TestTime(options.flip, tuple(options.zoom)))
     elif attributes:
         model, detector = ", ".join(str(one.folder) for one in attributes), inference.NoDetector()
     else:
@@ -61,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
         help="threads that decode and draw (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--precision", choices=("32", "bf16", "fp16"), default="32", help="default: 32")
+    add("--flip", action="store_true", help="look at each image mirrored too: twice the time")
+    add("--zoom", nargs="+", type=float, default=[], metavar="Z",
+        help="look at overlapping tiles too, 1/Z of the image's sides each, such as 2, or 2 4 8 "
+             "for large scans")
     add("--no-annotated", dest="annotated", action="store_false", help="draw no pictures")
     add("--no-review", dest="review", action="store_false", help="load nothing into FiftyOne")
     add("--name", help="name of the FiftyOne data set (default: after the results' folder)")

@@ -83,7 +83,8 @@ def test_what_is_written_for_a_small_collection(tmp_path: Path) -> None:
     np.testing.assert_allclose(box.xyxy, (20, 10, 60, 50))
     assert (box.label, box.origin) == (3, "pseudo")
     assert box.score == pytest.approx((0.9 * 0.8) ** 0.5, abs=1e-5)
-    assert box.extra == {"detector_score": 0.9, "classifier_score": 0.8}
+    assert box.extra == {"detector_score": 0.9, "classifier_score": 0.8, "sure_name": "lute",
+                         "level": "leaf"}
     assert second.boxes == ()
     assert len(COCO(str(out / "detections.json")).getAnnIds(catIds=[3])) == 1
 

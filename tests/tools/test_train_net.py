@@ -136,6 +136,11 @@ def test_other_fusion_keeps_what_was_learnt(runs: Path, settings: Path, run: Run
     assert "fusion.rule: product -> detector); training again" in caplog.text
     assert weights(runs, "cytomine") == before
     assert load_model(runs / "cytomine").config.fusion.rule == "detector"
+    assert run("--stage", "cytomine", "--config", settings, "--set", "fusion.rule=auto") == 0
+    chosen = load_model(runs / "cytomine")
+    tried = {row["rule"] for row in chosen.metrics["fusion"]}
+    assert tried == {"detector", "classifier", "product"} and chosen.config.fusion.rule in tried
+    assert weights(runs, "cytomine") == before
     assert "detector 3/3" not in capsys.readouterr().out
 
 

@@ -1,0 +1,89 @@
+"""Which rule makes one score of the detector's and the classifier's: tried on validation.
+
+Both models look once; every rule is then tried on the same opinions, so that detector alone,
+classifier alone and products of the two can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from musicon.datasets.command import progress
+from musicon.datasets.images import decode_reduced
+from musicon.datasets.records import Manifest
+from musicon.detect.config import FusionConfig
+from musicon.detect.evaluation import DetectionMetrics, evaluate
+from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, Opinions, rescale
+
+WEIGHTS = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""Of the classifier in a product."""
+MARGIN = 0.005
+"""Another rule must be better by so much than the usual one: validation sets are small."""
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One rule and what it comes to on validation."""
+
+    fusion: FusionConfig
+    metrics: DetectionMetrics
+
+    @property
+    def quality(self) -> float:
+        """Mean of AP50 whatever the name and AP50 by name, in 0..1."""
+        return ((self.metrics.agnostic_ap50 or 0.0) + max(0.0, self.metrics.coco["AP50"])) / 2
+
+    def row(self) -> dict[str, Any]:
+        """Plain values for ``metrics.json``."""
+        weight = {"classifier_weight": self.fusion.classifier_weight} \
+            if self.fusion.rule == "product" else {}
+        metrics = self.metrics
+        return {"rule": self.fusion.rule, **weight, "agnostic_ap50": metrics.agnostic_ap50,
+                "ap50": metrics.coco["AP50"], "f1": metrics.found.f1,
+                "naming_accuracy": metrics.naming_accuracy,
+                "false_alarms": metrics.false_alarms_per_negative,
+                "ece": metrics.calibration.error, "threshold": metrics.threshold}
+
+
+def candidates(written: FusionConfig) -> list[FusionConfig]:
+    """The rule that is written (for ``auto`` the product with its weight), then the others."""
+    usual = written.model_copy(update={"rule": "product"}) if written.rule == "auto" else written
+    others: list[dict[str, Any]] = [
+        {"rule": "detector"}, {"rule": "classifier"},
+        *({"rule": "product", "classifier_weight": weight} for weight in WEIGHTS)]
+    rules = [usual, *(usual.model_copy(update=other) for other in others)]
+    return [rule for i, rule in enumerate(rules) if rule not in rules[:i]]
+
+
+def try_rules(finder: ArtworkDetector, validation: Manifest, *,
+              quiet: bool = False) -> list[Tried]:
+    """Search validation images once and score every candidate rule, the written one first.
+
+    Raises:
+        ImageError: A picture that cannot be read.
+    """
+    opinions: dict[int, Opinions] = {}
+    records = progress(iter(validation.images), total=len(validation), desc="validating",
+                       quiet=quiet)
+    while batch := list(islice(records, AT_ONCE)):
+        images = [decode_reduced(validation.path(record), WORKING_SIDE)[0] for record in batch]
+        opinions |= dict(zip((r.id for r in batch), finder.opinions(images), strict=True))
+    sizes = {record.id: (record.width, record.height) for record in validation.images}
+    tried = []
+    for fusion in candidates(finder.config.fusion):
+        found = {i: rescale(finder.decide(said, 0.0, fusion), sizes[i])
+                 for i, said in opinions.items()}
+        metrics = evaluate(validation, found, model_categories=finder.categories)
+        tried.append(Tried(fusion, metrics))
+    return tried
+
+
+def choose(tried: Sequence[Tried]) -> Tried:
+    """The best rule; the first unless another is better by more than chance may do."""
+    usual = tried[0]
+    best = max(tried, key=lambda one: one.quality)
+    return best if best.quality > usual.quality + MARGIN else usual

@@ -1,0 +1,102 @@
+"""The rule of fusion is the one that validation shows to be best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from finder import CATEGORIES, ColourFinder, ColourNamer, picture, settings
+from PIL import Image
+from torch import Tensor
+
+from musicon.datasets.records import Box, ImageRecord, Manifest
+from musicon.detect.config import FusionConfig
+from musicon.detect.fusion_choice import WEIGHTS, candidates, choose, try_rules
+from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.prediction import run_model
+
+
+class Excited(ColourFinder):
+    """Finds green things (false alarms here) with more confidence than red ones (true)."""
+
+    def _one(self, image: Tensor) -> dict[str, Tensor]:
+        found = super()._one(image)
+        found["scores"] = torch.where(found["labels"] == 2, 0.95, 0.6)
+        return found
+
+
+class Blind(ColourNamer):
+    """Takes red things for nothing."""
+
+    def probabilities(self, crops: Tensor) -> Tensor:
+        table = super().probabilities(crops)
+        red = table[:, 1] > 0.5
+        table[red] = torch.tensor([0.97, 0.03, 0.0, 0.0])
+        return table
+
+
+class Sees(ColourNamer):
+    """Takes green things for nothing."""
+
+    def probabilities(self, crops: Tensor) -> Tensor:
+        table = super().probabilities(crops)
+        table[table[:, 2] > 0.5] = torch.tensor([0.97, 0.0, 0.03, 0.0])
+        return table
+
+
+@pytest.fixture(scope="module")
+def validation(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Red boxes are instruments; green ones, in empty pictures, are not."""
+    root = tmp_path_factory.mktemp("validation")
+    records = []
+    for i in range(1, 9):
+        box = (10 + 3 * i, 10, 60 + 3 * i, 60)
+        shown = {"red": box} if i % 2 else {"green": box}
+        Image.fromarray(picture(120, 80, **shown)).save(root / f"{i}.png")
+        boxes = (Box(tuple(map(float, box)), 3),) if i % 2 else ()  # type: ignore[arg-type]
+        records.append(ImageRecord(i, f"{i}.png", 120, 80, boxes, split="val"))
+    return Manifest(root, CATEGORIES, tuple(records))
+
+
+def finder(detector: ColourFinder, namer: ColourNamer, **fusion: object) -> ArtworkDetector:
+    return ArtworkDetector(namer, detector, settings(**fusion), CATEGORIES, "cpu")
+
+
+def test_the_written_rule_comes_first_and_nothing_twice() -> None:
+    rules = candidates(FusionConfig(rule="auto"))
+    assert (rules[0].rule, rules[0].classifier_weight) == ("product", 0.5)
+    assert len(rules) == 2 + len(WEIGHTS)
+    rules = candidates(FusionConfig(rule="classifier"))
+    assert rules[0].rule == "classifier" and len(rules) == 2 + len(WEIGHTS)
+
+
+def test_a_seeing_classifier_is_listened_to(validation: Manifest) -> None:
+    tried = try_rules(finder(Excited(), Sees()), validation, quiet=True)
+    quality = {(t.fusion.rule, t.fusion.classifier_weight): t.quality for t in tried}
+    assert quality["classifier", 0.5] == pytest.approx(1)
+    assert quality["detector", 0.5] == pytest.approx(0.75, abs=0.01)  # .5 and, by name, 1
+    best = choose(tried)
+    assert best.quality == pytest.approx(1) and best.fusion.rule == "product"
+    assert best.metrics.negatives_with_alarm == 0
+    rows = {row["rule"]: row for row in (t.row() for t in tried)}
+    assert rows["detector"]["agnostic_ap50"] < rows["classifier"]["agnostic_ap50"]
+
+
+def test_a_blind_one_is_not(validation: Manifest) -> None:
+    tried = try_rules(finder(ColourFinder(), Blind(), rule="auto"), validation, quiet=True)
+    assert (tried[0].fusion.rule, choose(tried).fusion.rule) == ("product", "detector")
+
+
+def test_opinions_fuse_to_what_the_pipeline_finds(validation: Manifest) -> None:
+    model = finder(Excited(), Sees())
+    images = [np.asarray(Image.open(validation.path(r))) for r in validation.images]
+    said = model.opinions(images)
+    for rule in ("detector", "classifier", "product"):
+        fusion = FusionConfig(rule=rule)  # type: ignore[arg-type]
+        other = finder(Excited(), Sees(), rule=rule)
+        for opinions, expected in zip(said, other.predict(images, 0.0), strict=True):
+            found = model.decide(opinions, 0.0, fusion)
+            np.testing.assert_array_equal(found.boxes, expected.boxes)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+            assert found.sure == expected.sure
+    assert run_model(model, validation, quiet=True).found[1].sure == (("lute", "leaf"),)
