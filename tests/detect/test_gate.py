@@ -58,7 +58,7 @@ def settings(photos: Path, output: Path, second: str, **changes: Any) -> Config:
 
 def test_the_parent_is_kept_where_training_did_harm(
         photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="musicon"):
         first, second = train(settings(photos, tmp_path, "wrong"), ["mimo", "google"], quiet=True)
     assert first.metrics["gate"] == {}  # nothing to compare with
     gate = second.metrics["gate"]["classifier"]

@@ -79,7 +79,7 @@ def context(config: Config, cache: Path, parent: LoadedModel | None = None) -> S
 
 def test_images_are_sorted_by_what_is_known(data: Path, tmp_path: Path,
                                             caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="musicon"):
         material = collect(context(settings(data), tmp_path), "train")
     counts = [len(getattr(material, n)) for n in ("photos", "labelled", "boxed", "negatives")]
     assert counts == [6, 1, 1, 5]
@@ -97,7 +97,7 @@ def test_boxes_that_a_stage_cannot_use_are_counted(data: Path, tmp_path: Path,
     folder = tmp_path / "art"
     shutil.copytree(data / "art", folder)
     Manifest(folder, (*CLASSES, Category(3, "serpent")), tuple(records)).write(folder)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="musicon"):
         material = collect(context(settings(data, manifest=str(folder)), tmp_path), "train")
     assert [len(item.boxes) for item in material.boxed] == [1]
     assert "1 left out: boxes around crowds" in caplog.text
