@@ -21,7 +21,6 @@ from musicon.datasets.foreground import tight_box
 MIN_VISIBLE = 0.45
 """Share of a cut-out that must stay visible; one that is covered more is taken back out."""
 
-
 BLENDS = ("alpha", "gaussian", "poisson")
 """How a cut-out meets its ground: its own soft outline, a softer one, or half its gradients."""
 
@@ -125,8 +124,7 @@ def compose(ground: NDArray[np.uint8], cutouts: Sequence[Cutout], rng: np.random
             continue
         if rng.random() < harmonise:
             layer = _harmonise(layer, alpha, canvas, rng)
-        canvas = _blend(layer, alpha, canvas, blends[int(rng.integers(len(blends)))]
-                        if len(blends) > 1 else blends[0])
+        canvas = _blend(layer, alpha, canvas, blends[int(rng.integers(len(blends)))])
         visible = [other * (1 - alpha) for other in visible] + [alpha]
         if rng.random() < occlude:
             cover = _patch(alpha, rng)
@@ -162,8 +160,7 @@ def _blend(layer: NDArray[np.float32], alpha: NDArray[np.float32], canvas: NDArr
     in half, for what has no gradients of its own would vanish and keep its box.
     """
     plain = layer * alpha[..., None] + canvas * (1 - alpha[..., None])
-    box = tight_box(alpha) if how == "poisson" else None
-    if box is not None:
+    if how == "poisson":
         mask = (alpha > 0.5).astype(np.uint8) * 255
         mask[0] = mask[-1] = mask[:, 0] = mask[:, -1] = 0
         x, y, wide, high = cv2.boundingRect(mask)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets.duplicates import CORRELATION, Fingerprint, fingerprint, likeness
-from musicon.datasets.images import ImageError, decode_reduced
+from musicon.datasets.duplicates import (
+    CORRELATION,
+    Fingerprint,
+    each_file,
+    fingerprint,
+    likeness,
+)
+from musicon.datasets.images import ImageError
+from musicon.datasets.pixels import fitted
 
 INLIERS = 8
 """Features in agreement from which two pictures are one; different ones reach about 4."""
@@ -34,7 +40,6 @@ LIKELY = 0.5
 """Correlation of thumbnails from which a pair is worth looking at."""
 _DECODED = 400
 _REPROJECTION = 4.0
-
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,8 @@ class Print:
 def picture_print(image: NDArray[np.uint8]) -> Print:
     """What the RGB picture (H, W, 3) is known by."""
     height, width = image.shape[:2]
-    scale = _DECODED / max(height, width)
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = fitted((width, height), _DECODED)
+    if size != (width, height):
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return Print(fingerprint(image), *_features(grey), *_features(cv2.flip(grey, 1)))
@@ -69,14 +73,7 @@ def picture_print(image: NDArray[np.uint8]) -> Print:
 
 def file_prints(files: Sequence[Path], workers: int = 2) -> Iterator[Print | ImageError]:
     """The same of files, in their order; what cannot be decoded gives its error."""
-    def look(file: Path) -> Print | ImageError:
-        try:
-            return picture_print(decode_reduced(file, _DECODED)[0])
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(look, files)
+    return each_file(picture_print, files, _DECODED, workers)
 
 
 def _features(grey: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

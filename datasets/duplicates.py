@@ -7,9 +7,10 @@ reach 0.91, while copies that were scaled, compressed, recoloured or brightened 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ _DECODED = 256
 _BLOCK = 1 << 25
 
 Fingerprint = NDArray[np.float32]
+T = TypeVar("T")
 
 
 def fingerprint(image: NDArray[np.uint8]) -> Fingerprint:
@@ -47,14 +49,20 @@ def fingerprint(image: NDArray[np.uint8]) -> Fingerprint:
 
 def fingerprints(files: Sequence[Path], workers: int = 2) -> Iterable[Fingerprint | ImageError]:
     """Fingerprints of files in their order; what cannot be decoded gives its error."""
-    def look(file: Path) -> Fingerprint | ImageError:
+    return each_file(fingerprint, files, _DECODED, workers)
+
+
+def each_file(look: Callable[[NDArray[np.uint8]], T], files: Sequence[Path], side: int,
+              workers: int) -> Iterator[T | ImageError]:
+    """What ``look`` makes of each picture, decoded to ``side``; or why it cannot be decoded."""
+    def one(file: Path) -> T | ImageError:
         try:
-            return fingerprint(decode_reduced(file, _DECODED)[0])
+            return look(decode_reduced(file, side)[0])
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(look, files)
+        yield from pool.map(one, files)
 
 
 def nearest_copies(prints: Sequence[Fingerprint],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,20 +65,31 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
         raise
 
 
-def lock(stream: IO[str]) -> bool:
+def lock(stream: IO[str], wait: bool = False) -> bool:
     """Take an open file for this process alone, until it is closed; False where another has it.
 
-    Where the system has no such locks (outside POSIX), two runs at once are the user's care.
+    The system gives it back even after a kill. Where the system has no such locks (outside
+    POSIX), two runs at once are the user's care.
     """
     try:
         import fcntl
     except ImportError:
         return True
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def locked(file: Path, busy: UserError | None = None) -> Iterator[None]:
+    """Hold a lock file; where another process does, raise ``busy``, or wait if there is none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        if not lock(stream, wait=busy is None) and busy is not None:
+            raise busy
+        yield
 
 
 class Rejects:

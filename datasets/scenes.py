@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from musicon.datasets.boxes import Xyxy
 from musicon.datasets.composites import BLENDS, Cutout, Scene, compose, cut_out, distractor
 from musicon.datasets.files import UserError, write_atomic
 from musicon.datasets.foreground import find_foreground
-from musicon.datasets.images import sha256
 from musicon.datasets.loading import ImageStore, resize_longer
+from musicon.datasets.pixels import fitted
 from musicon.datasets.records import MANIFEST_NAME, Box, ImageRecord, Manifest
 
 MADE_BY = "musicon scenes"
@@ -66,7 +67,7 @@ class Composer:
         if not self.grounds:
             raise SceneError(f"{grounds.root}: no picture known to hold no instrument in the "
                              "training split to paste into")
-        self._photo_root, self._ground_root, self.side = photos, grounds, side
+        self._photo_path, self._ground_path, self.side = photos.path, grounds.path, side
         self._by_label: dict[int, list[ImageRecord]] = {}
         for record in self.photos:
             self._by_label.setdefault(record.known_labels[0], []).append(record)
@@ -87,7 +88,7 @@ class Composer:
         for _ in range(TRIES):
             label = int(rng.choice(sorted(self._by_label)))
             record = self._by_label[label][int(rng.integers(len(self._by_label[label])))]
-            path = self._photo_root.path(record)
+            path = self._photo_path(record)
             if record.extra.get("alpha"):
                 found = _transparent(path, label)
                 if found is not None:
@@ -102,7 +103,7 @@ class Composer:
 
     def _ground(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         record = self.grounds[int(rng.integers(len(self.grounds)))]
-        image, _ = self._store.get(self._ground_root.path(record))
+        image, _ = self._store.get(self._ground_path(record))
         height, width = image.shape[:2]
         h, w = (max(8, round(size * rng.uniform(0.5, 1))) for size in (height, width))
         top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
@@ -114,9 +115,8 @@ def _transparent(path: Path, label: int) -> Cutout | None:
     rgba = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if rgba is None or rgba.ndim != 3 or rgba.shape[2] != 4 or rgba.dtype != np.uint8:
         return None
-    shrink = min(1.0, WORKING_SIDE / max(rgba.shape[:2]))
-    if shrink < 1:
-        size = (max(1, round(rgba.shape[1] * shrink)), max(1, round(rgba.shape[0] * shrink)))
+    size = fitted((rgba.shape[1], rgba.shape[0]), WORKING_SIDE)
+    if size != (rgba.shape[1], rgba.shape[0]):
         rgba = cv2.resize(rgba, size, interpolation=cv2.INTER_AREA)
     alpha = (rgba[..., 3] / 255).astype(np.float32)
     if alpha.mean() > 0.98:
@@ -126,11 +126,17 @@ def _transparent(path: Path, label: int) -> Cutout | None:
 
 def faces(image: NDArray[np.uint8]) -> list[Xyxy]:
     """Boxes of frontal faces in an RGB picture, as OpenCV's own cascade finds them."""
-    folder = Path(cv2.__file__).parent / "data"
-    finder = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    found = finder.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=4, minSize=(24, 24))
+    found = _face_finder().detectMultiScale(grey, scaleFactor=1.1, minNeighbors=4,
+                                            minSize=(24, 24))
     return [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h in found]
+
+
+@cache
+def _face_finder() -> cv2.CascadeClassifier:
+    """Read once: the cascade is a file of a megabyte, and every scene asks for it."""
+    folder = Path(cv2.__file__).parent / "data"
+    return cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
 
 
 def make_scenes(photos: Manifest, grounds: Manifest, out: Path, *, count: int, side: int = 512,
@@ -190,4 +196,4 @@ def write_scene(scene: Scene, out: Path, seed: int, number: int,
                   for b, label in zip(scene.boxes, scene.labels, strict=True))
     return ImageRecord(number + 1, name, width, height, boxes,
                        labels=tuple(sorted({box.label for box in boxes})), split="train",
-                       domain=domain, sha256=sha256(file))
+                       domain=domain, sha256=hashlib.sha256(payload).hexdigest())

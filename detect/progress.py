@@ -8,7 +8,6 @@ that was never stopped.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from bisect import bisect_left
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from musicon.datasets.files import lock
 from musicon.datasets.records import UserError, write_atomic
 
 FOLDER = ".progress"
@@ -57,12 +57,10 @@ class ProgressLog:
         folder = self.out / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(folder / "lock", "w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock(self._lock):
             self._lock.close()
             raise UserError(f"{self.out}: another run is writing its results here; wait for it, "
-                            "or give another folder with --out") from None
+                            "or give another folder with --out")
         self._start(folder)
         self._stream = open(folder / DONE_NAME, "r+b")
         self._end = self._load()

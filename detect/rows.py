@@ -7,7 +7,6 @@ crash cut short is dropped when the store is next written to.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicon.datasets.command import progress
+from musicon.datasets.files import locked
 from musicon.datasets.images import ImageError
 from musicon.datasets.records import UserError, write_atomic
 from musicon.detect.checkpoints import digest
@@ -73,13 +73,9 @@ class RowStore:
         Raises:
             UserError: Another process is adding rows.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.folder}: another run is computing these features; wait for "
-                                "it, or give another folder with --set features=FOLDER") from None
+        with locked(self.folder / "lock", UserError(
+                f"{self.folder}: another run is computing these features; wait for it, or give "
+                "another folder with --set features=FOLDER")):
             write_atomic(self.folder / ABOUT, json.dumps(self.about, indent=1))
             self._read()
             with (self.folder / ROWS).open("ab") as rows, (self.folder / KEYS).open("ab") as keys:

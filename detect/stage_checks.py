@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from lightning.fabric import Fabric
 
+from musicon.datasets.files import locked
 from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
 from musicon.detect import detectors
 from musicon.detect.checkpoints import (
@@ -178,13 +178,9 @@ def alone(run: RunFolder, fabric: Fabric) -> Iterator[None]:
     if not fabric.is_global_zero:
         yield
         return
-    run.root.mkdir(parents=True, exist_ok=True)
-    with (run.root / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageError(f"{run.root}: another training is writing here; wait for it, or give "
-                             "another folder with --output") from None
+    with locked(run.root / ".lock", StageError(
+            f"{run.root}: another training is writing here; wait for it, or give another folder "
+            "with --output")):
         sweep(run.root)
         yield
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from musicon.datasets.command import explain_os_error
+from musicon.datasets.command import counted, explain_os_error
 from musicon.datasets.images import existing_folder
 from musicon.datasets.records import Manifest, UserError
 from musicon.detect.outputs import (
@@ -58,13 +58,14 @@ def lines(summary: InferenceSummary) -> list[str]:
     counts, out = summary.counts, summary.out
     text = []
     if summary.left_out:
-        text.append(f"{summary.left_out:,} pictures drawn by an earlier run were not searched")
+        text.append("not searched, as an earlier run drew them: "
+                    + counted(summary.left_out, "picture"))
     if summary.started_anew:
         text.append(f"the results here were made with {summary.started_anew}: started anew")
     if summary.resumed:
-        text.append(f"{summary.resumed:,} files were done by an earlier run and are kept")
-    text.append(f"{counts.images:,} images, {counts.found:,} with instruments, "
-                f"{sum(counts.boxes.values()):,} boxes")
+        text.append(f"kept from an earlier run: {counted(summary.resumed, 'file')}")
+    text.append(f"{counted(counts.images, 'image')}, {counts.found:,} with instruments, "
+                + counted(sum(counts.boxes.values()), "box", "boxes"))
     width = max([len(name) for name in counts.boxes], default=0)
     text += [f"  {name.ljust(width)}  {n:,}" for name, n in counts.boxes.most_common()]
     text += answer_lines(out) if counts.images == 1 else [
@@ -73,7 +74,7 @@ def lines(summary: InferenceSummary) -> list[str]:
     if summary.searched:
         text.append(f"{summary.images_per_second:.1f} images/s")
     if counts.rejected:
-        text.append(f"{counts.rejected:,} files could not be read:")
+        text.append(f"{counted(counts.rejected, 'file')} could not be read:")
         text += [f"  {n:,} x {reason}" for reason, n in counts.reasons.most_common(5)]
     text.append(f"boxes:    {out / DETECTIONS_NAME}, {out / TABLE_NAME}")
     if summary.annotated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol
@@ -107,7 +108,7 @@ def part_of(task: Task, ctx: StageContext) -> Part:
     return ClassifierPart(ctx) if task.name == ClassifierPart.name else DetectorPart(ctx)
 
 
-class Method:
+class Method(ABC):
     """One adaptation method at work on one model.
 
     Attributes:
@@ -117,14 +118,15 @@ class Method:
 
     module: nn.Module
 
+    @abstractmethod
     def example(self, rng: np.random.Generator) -> Any:
         """One example of the target domain, in a loader process: no model, no device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Any:
         """Examples -> one batch: tensors in any nesting of lists, tuples and dicts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self, share: float, average: Any) -> None:
         """A step begins: the share of the run that is done, and the averaged model so far."""
 
@@ -132,9 +134,9 @@ class Method:
         """Around the task's own forward pass on the source domain."""
         return nullcontext()
 
+    @abstractmethod
     def losses(self, network: Any, batch: Any) -> dict[str, Tensor]:
         """Named scalar losses on a batch of the target domain, after the source's forward pass."""
-        raise NotImplementedError
 
 
 class Tally(nn.Module):

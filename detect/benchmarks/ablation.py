@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 
 from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.records import UserError, write_atomic
+from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
     EvaluationOptions,
@@ -34,8 +35,8 @@ from musicon.detect.evaluation_run import (
 from musicon.detect.matching import PooledBoxes, average_precision, pool
 
 ROUNDS = 1000
-FIGURES = {"picture_top1": "whole pictures named", "crop_top1": "true boxes named",
-           "agnostic_ap50": "AP50, any instrument", "false_alarms": "false alarms an empty work"}
+FIGURES = {name: STAGE_FIGURES[name] for name in ("picture_top1", "crop_top1", "agnostic_ap50",
+                                                  "false_alarms")}
 MINUTES = "minutes"
 
 
@@ -94,8 +95,8 @@ def run(options: argparse.Namespace) -> int:
         for name in names:
             config = load(grid.base, [*grid.set, *grid.variants[name], f"seed={seed}",
                                       f"output={grid.output / name / f'seed-{seed}'}"])
-            stages = grid.stages or config.stage_names()
-            taken, found = _one(config, stages, grid.tests, options.quiet)
+            taken, found = _one(config, grid.stages or config.stage_names(), grid.tests,
+                                options.quiet)
             scored.setdefault(name, {})[seed] = found
             minutes.setdefault(name, []).append(taken)
     rows = compare(scored, grid.figures)

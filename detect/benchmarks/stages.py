@@ -8,16 +8,14 @@ seeds, one after the other or side by side, add to the same table.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
 from musicon.datasets.command import DONE, SummaryTable
-from musicon.datasets.records import UserError, write_atomic
+from musicon.datasets.files import UserError, locked, write_atomic
 from musicon.detect.checkpoints import digest
 from musicon.detect.config import Config, load
 from musicon.detect.evaluation_run import EvaluationOptions, bar_values, run_evaluation
@@ -97,7 +95,7 @@ def _add(output: Path, settings: str, seed: int, figures: Figures) -> Results:
     A table of other settings is put aside as ``stages-previous.json``.
     """
     file = output / "stages.json"
-    with _locked(output):
+    with locked(output / ".lock"):  # another seed may be writing the table
         results = _read(file, settings)
         if results is None:
             os.replace(file, file.with_name("stages-previous.json"))
@@ -123,15 +121,6 @@ def _read(file: Path, settings: str) -> Results | None:
         return None
     results: Results = document["seeds"]
     return results
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Wait until no other run is writing the table."""
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _rows(results: Results) -> list[tuple[str, str, list[str]]]:

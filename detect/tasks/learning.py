@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ DECAYS = (1e-3, 1e-2, 3e-2, 1e-1)
 Example = tuple[Any, int]
 
 
-class LabelTask:
+class LabelTask(ABC):
     """One label a work: what examples from features and from pictures have in common."""
 
     name = ""
@@ -47,9 +48,6 @@ class LabelTask:
 
     def __len__(self) -> int:
         return len(self.train)
-
-    def start(self) -> None:
-        """Nothing to prepare."""
 
     def draw(self, rng: np.random.Generator) -> int:
         """A class evenly, then one of its works; or any work unless ``balance`` is sampling."""
@@ -91,9 +89,9 @@ class LabelTask:
         figures["score"] = (figures["accuracy"] + figures["macro_f1"]) / 2
         return figures
 
+    @abstractmethod
     def logits(self, model: nn.Module, works: Sequence[Work]) -> Tensor:
         """Logits (N, L) of works, on the CPU; the model is in eval mode."""
-        raise NotImplementedError
 
 
 class FeatureTask(LabelTask):
@@ -181,6 +179,9 @@ class PictureTask(LabelTask):
         self.augment = Augmentation(cfg.augmentation)
         self._head = {f"head.{name}" for name, _ in model.head.named_parameters()}
         freeze_stages(model.body, cfg.freeze)
+
+    def start(self) -> None:
+        """Nothing to prepare: the network comes trained on features, or as it was published."""
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """An augmented picture, uint8 RGB (S, S, 3), and its label."""

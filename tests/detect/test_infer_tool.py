@@ -71,7 +71,7 @@ def test_rejects_give_exit_code_1(images: Path, model: Path, tmp_path: Path,
     assert infer("--images", images, "--model", model, "--out", tmp_path / "out", "--no-review",
                  "--no-annotated") == 1
     said = capsys.readouterr().out
-    assert "1 files could not be read" in said and "rejects.jsonl" in said
+    assert "1 file could not be read" in said and "rejects.jsonl" in said
     assert not (tmp_path / "out" / "annotated").exists()
 
 

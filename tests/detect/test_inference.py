@@ -96,7 +96,7 @@ def test_what_is_written_for_a_small_collection(tmp_path: Path) -> None:
     assert (done.counts.images, done.counts.found, done.counts.rejected) == (2, 1, 1)
     assert done.counts.boxes == {"lute": 1}
     text = "\n".join(lines(done))
-    assert "2 images, 1 with instruments, 1 boxes" in text and "1 files could not be read" in text
+    assert "2 images, 1 with instruments, 1 box" in text and "1 file could not be read" in text
     assert sorted(p.relative_to(out).as_posix() for p in (out / "annotated").rglob("*.*")) == [
         "annotated/a.png.jpg", "annotated/b/empty.png.jpg"]
     drawn = cv2.imread(str(out / "annotated" / "a.png.jpg"))
