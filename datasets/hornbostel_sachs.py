@@ -10,9 +10,13 @@ from musicon.datasets.taxonomy_table import TABLES, read_tsv
 
 @dataclass(frozen=True)
 class HsClass:
-    """One class; ``broader`` is the number of the class above it, ``narrower`` of those below."""
+    """One class; ``broader`` is the number of the class above it, ``narrower`` of those below.
+
+    ``mimo`` is the number of its page in MIMO's own publication.
+    """
 
     number: str
+    mimo: str
     label: str
     description: str
     broader: str | None
@@ -27,8 +31,9 @@ def read_classes() -> dict[str, HsClass]:
     for number, above in broader.items():
         if above is not None:
             narrower[above].append(number)
-    return {number: HsClass(number, row["label"], row["description"], broader[number],
-                            tuple(narrower[number])) for number, row in rows.items()}
+    return {number: HsClass(number, row["mimo"], row["label"], row["description"],
+                            broader[number], tuple(narrower[number]))
+            for number, row in rows.items()}
 
 
 def chain(number: str | None, tree: Mapping[str, HsClass]) -> tuple[HsClass, ...]:

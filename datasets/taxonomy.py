@@ -42,6 +42,7 @@ class Instrument:
         kin: The wider circle, such as ``bowed strings``.
         names: Language code -> names where they differ from the canonical one.
         also: Further MIMO keywords that mean it (the plural entry, a double).
+        wikidata: Its item, such as ``Q8355``, or None where it isn't known.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Instrument:
     kin: str = "unclassified"
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     also: tuple[str, ...] = ()
+    wikidata: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,16 @@ class Taxonomy:
     """All instruments, and the ways to find one. Get it with :meth:`load`."""
 
     def __init__(self, rows: Sequence[Mapping[str, str]], synonyms: Sequence[Mapping[str, str]],
-                 words: Sequence[Mapping[str, str]]) -> None:
+                 words: Sequence[Mapping[str, str]], links: Sequence[Mapping[str, str]]) -> None:
         kin = {family.name: family.kin for family in read_families()}
+        items = {row["instrument"]: row["wikidata"] for row in links}
         self._kinds = [row["kind"] for row in rows]
-        self._all = [_instrument(row, kin) for row in rows]
+        self._all = [_instrument(row, kin, items) for row in rows]
         self.instruments = tuple(
             i for i, kind in zip(self._all, self._kinds, strict=True) if kind == "instrument")
         self._by_name = {i.name: i for i in self.instruments}
         self._by_mimo = {n: i for i in self._all for n in (i.mimo, *i.also) if n}
+        self._by_wikidata = {i.wikidata: i for i in self.instruments if i.wikidata}
         self._words = {normalise(row["word"]): row.get("suggestion") or "" for row in words}
         self._index = self._build(synonyms)
         self._found: dict[tuple[str, str | None], Match] = {}
@@ -112,7 +116,7 @@ class Taxonomy:
     def load(cls) -> Taxonomy:
         """The shipped taxonomy, read once."""
         return cls(*(read_tsv(TABLES / f"{name}.tsv")
-                     for name in ("instruments", "synonyms", "words")))
+                     for name in ("instruments", "synonyms", "words", "wikidata")))
 
     def __len__(self) -> int:
         return len(self.instruments)
@@ -133,6 +137,10 @@ class Taxonomy:
     def by_mimo(self, keyword: str | int) -> Instrument | None:
         """The entry of a MIMO keyword number, also of a plural, of a group or of a part."""
         return self._by_mimo.get(str(keyword))
+
+    def by_wikidata(self, item: str) -> Instrument | None:
+        """The instrument of a Wikidata item (``Q8355``)."""
+        return self._by_wikidata.get(item)
 
     def find(self, name: str, language: str | None = None) -> Match:
         """Find the instrument that a name means.
@@ -185,6 +193,18 @@ class Taxonomy:
             if other is not None and other != instrument and other.kin == instrument.kin:
                 return other
         return None
+
+    def narrower(self, instrument: Instrument) -> tuple[Instrument, ...]:
+        """The kinds of it (``saxophone``: ``alto saxophone``, ...), by name."""
+        return self._narrower.get(instrument.name, ())
+
+    @cached_property
+    def _narrower(self) -> Mapping[str, tuple[Instrument, ...]]:
+        found: dict[str, tuple[Instrument, ...]] = {}
+        for instrument in self.instruments:
+            if (above := self.broader(instrument)) is not None:
+                found[above.name] = (*found.get(above.name, ()), instrument)
+        return found
 
     def kin(self, first: Instrument, second: Instrument) -> Kinship | None:
         """How near two instruments are.
@@ -365,10 +385,11 @@ class Taxonomy:
         return any(language not in ("en", "ko", "zh") for language in instrument.names)
 
 
-def _instrument(row: Mapping[str, str], kin: Mapping[str, str]) -> Instrument:
+def _instrument(row: Mapping[str, str], kin: Mapping[str, str],
+                items: Mapping[str, str]) -> Instrument:
     names = {language: tuple(row[language].split(SEPARATOR))
              for language in ("en", *LANGUAGES) if row[language]}
     return Instrument(row["name"], row["supercategory"], row["mimo"] or None,
                       row["hornbostel_sachs"] or None, row["family"] or "unclassified",
                       kin.get(row["family"], "unclassified"), names,
-                      tuple(row["also"].split()))
+                      tuple(row["also"].split()), items.get(row["name"]))

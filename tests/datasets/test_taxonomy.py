@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from musicon.datasets.records import SUPERCATEGORIES, UserError
 from musicon.datasets.taxonomy import Taxonomy
+from musicon.datasets.taxonomy_table import TABLES, read_tsv
 
 TAXONOMY = Taxonomy.load()
 
@@ -252,6 +253,23 @@ def test_kin() -> None:
     broader = TAXONOMY.broader(TAXONOMY["alto saxophone"])
     assert broader is TAXONOMY["saxophone"]
     assert TAXONOMY.broader(violin) is None
+    narrower = TAXONOMY.narrower(TAXONOMY["saxophone"])
+    assert TAXONOMY["alto saxophone"] in narrower and violin not in narrower
+    assert TAXONOMY.narrower(TAXONOMY["alto saxophone"]) == ()
+
+
+def test_wikidata_items() -> None:
+    rows = read_tsv(TABLES / "wikidata.tsv")
+    items = [row["wikidata"] for row in rows]
+    assert len(set(items)) == len(items) == len({row["instrument"] for row in rows}) > 500
+    for row in rows:
+        assert re.fullmatch(r"Q[1-9]\d*", row["wikidata"]) and row["instrument"] in TAXONOMY
+        assert re.fullmatch(r"(?=.)w?s?m?", row["found"])
+    # Known to everybody who has edited Wikidata's instruments.
+    for name, item in {"violin": "Q8355", "guitar": "Q6607", "piano": "Q5994", "harp": "Q47369",
+                       "trumpet": "Q8338", "flute": "Q11405", "theremin": "Q207691"}.items():
+        assert TAXONOMY[name].wikidata == item and TAXONOMY.by_wikidata(item) is TAXONOMY[name]
+    assert TAXONOMY.by_wikidata("Q1") is None
 
 
 @given(st.sampled_from(TAXONOMY.instruments), st.sampled_from(TAXONOMY.instruments))
