@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric import Fabric
 from torch import nn
 
-from musicon.detect.checkpoints import (
-    FORMAT,
+from musicon.detect.checkpoints import FORMAT, sweep
+from musicon.detect.config import differences
+from musicon.detect.logs import RunFolder
+from musicon.detect.storage import (
     CheckpointError,
     read_checkpoint,
     read_tensors,
-    sweep,
     write_checkpoint,
     write_tensors,
 )
-from musicon.detect.config import differences
-from musicon.detect.logs import RunFolder
 
 if TYPE_CHECKING:
     from musicon.detect.training import Average

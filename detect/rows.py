@@ -22,7 +22,7 @@ from musicon.datasets.command import progress
 from musicon.datasets.files import locked
 from musicon.datasets.images import ImageError
 from musicon.datasets.records import UserError, write_atomic
-from musicon.detect.checkpoints import digest
+from musicon.detect.storage import digest
 
 ABOUT, KEYS, ROWS = "about.json", "keys.txt", "rows.f32"
 _KEY_BYTES = 65

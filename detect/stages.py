@@ -24,16 +24,7 @@ from musicon.datasets.records import Category, Manifest
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
 from musicon.detect.adaptation import adapt
-from musicon.detect.checkpoints import (
-    WEIGHTS,
-    LoadedModel,
-    digest,
-    file_hash,
-    load_model,
-    save_model,
-    state_hash,
-    versions,
-)
+from musicon.detect.checkpoints import WEIGHTS, LoadedModel, load_model, save_model, versions
 from musicon.detect.config import Config, DetectorConfig, FitConfig
 from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.anchors import fit_anchors
@@ -56,6 +47,7 @@ from musicon.detect.stage_checks import (
     forget,
     manifest_file,
 )
+from musicon.detect.storage import digest, file_hash, state_hash
 from musicon.detect.training import FitResult, StageContext, Task, fit
 from musicon.detect.training import evaluate as validate
 from musicon.detect.validation import validation_manifest
@@ -145,6 +137,7 @@ class Stage:
         manifest = Manifest.read(self.settings.manifest)
         self.categories = stage_categories(shown_classes(manifest), self.parent,
                                            self.settings.keep_classes)
+        self.source = manifest.info.get("source")
         self.fingerprint = self._fingerprint()
         cache = run.cache / digest({**self.fingerprint, "fits": None, "fusion": None})[:12]
         self.context = StageContext(name, config, self.categories, cache, fabric.device, quiet,
@@ -350,6 +343,7 @@ class Stage:
             "kept_from_parent": [part for part, gate in self.gates.items()
                                  if gate["kept"] == "parent"],
             "seed": self.config.seed,
+            "source": self.source,
             "data": {key: {"path": str(path), "sha256": self.fingerprint["data"][key]}
                      for key, path in data_of(self.config, self.name)},
             "versions": versions(),

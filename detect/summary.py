@@ -11,6 +11,7 @@ from pathlib import Path
 from musicon.datasets.command import counted, explain_os_error
 from musicon.datasets.images import existing_folder
 from musicon.datasets.records import Manifest, UserError
+from musicon.detect.checkpoints import model_folder, read_lineage
 from musicon.detect.outputs import (
     ANNOTATED,
     ATTRIBUTE_SCORES,
@@ -51,6 +52,15 @@ class InferenceSummary:
     def images_per_second(self) -> float:
         """Speed of this run, decoding, drawing and writing included."""
         return self.searched / self.seconds if self.seconds > 0 else 0.0
+
+
+def doubts(model: Path) -> list[str]:
+    """What the user should know of a model before believing it."""
+    if read_lineage(model_folder(model)).get("source") == "atelier":
+        return ["note: this model has learnt from drawn sample pictures only; what it says of real "
+                "art means nothing. Train one on real pictures: README.md, \"Training on real "
+                "collections\""]
+    return []
 
 
 def lines(summary: InferenceSummary) -> list[str]:

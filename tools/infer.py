@@ -34,6 +34,8 @@ def main(options: argparse.Namespace) -> int:
         raise UserError("--no-boxes: say what to look for instead, with --attributes")
     if not options.quiet:
         print(f"searching {command.counted(len(listing.files), 'image')} with {model}", flush=True)
+        for note in summary.doubts(model) if options.boxes else ():
+            print(note, flush=True)
     settings = inference.InferenceOptions(
         threshold=options.threshold, batch_size=options.batch_size, workers=options.workers,
         annotated=options.annotated, quiet=options.quiet, attributes=attributes)

@@ -16,9 +16,9 @@ from statistics import mean, stdev
 
 from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.files import UserError, locked, write_atomic
-from musicon.detect.checkpoints import digest
 from musicon.detect.config import Config, load
 from musicon.detect.evaluation_run import EvaluationOptions, bar_values, run_evaluation
+from musicon.detect.storage import digest
 
 FIGURES = {"picture_top1": "whole pictures named", "crop_top1": "true boxes named",
            "crop_top3": "true boxes named, top-3", "agnostic_ap50": "AP50, any instrument",

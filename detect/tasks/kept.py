@@ -14,8 +14,8 @@ from torch import Tensor
 from musicon.datasets.duplicates import CROPS, SIDE, copy_groups, fingerprint
 from musicon.datasets.images import decode_reduced
 from musicon.datasets.records import write_atomic
-from musicon.detect.checkpoints import digest, state_hash
 from musicon.detect.rows import RowStore, fill
+from musicon.detect.storage import digest, state_hash
 from musicon.detect.tasks.models import compute, judge
 from musicon.detect.tasks.networks import WorkClassifier, views
 from musicon.detect.tasks.settings import TaskConfig

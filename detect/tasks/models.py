@@ -15,7 +15,6 @@ from torch import Tensor
 from musicon.detect.checkpoints import (
     WEIGHTS,
     ModelFolderError,
-    file_hash,
     model_folder,
     put_weights,
     read_categories,
@@ -26,6 +25,7 @@ from musicon.detect.checkpoints import (
     task_models,
 )
 from musicon.detect.pipeline import pick_device
+from musicon.detect.storage import file_hash
 from musicon.detect.tasks import UNCERTAIN, Said, TaskError, TaskKind, load
 from musicon.detect.tasks.networks import Image, WorkClassifier, to_tensor, views
 from musicon.detect.tasks.scores import top

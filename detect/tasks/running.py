@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from musicon.datasets.command import SummaryTable, counted
 from musicon.datasets.records import SPLITS, Category, Manifest
 from musicon.detect.calibration import fit_temperature
-from musicon.detect.checkpoints import digest, file_hash, versions, write_model
+from musicon.detect.checkpoints import versions, write_model
 from musicon.detect.devices import make_fabric
 from musicon.detect.logs import RunFolder
 from musicon.detect.rows import RowStore
@@ -29,6 +29,7 @@ from musicon.detect.stage_checks import (
     forget,
     manifest_file,
 )
+from musicon.detect.storage import digest, file_hash
 from musicon.detect.tasks import TaskKind
 from musicon.detect.tasks.kept import (
     BATCH,

@@ -24,22 +24,24 @@ from musicon.detect import detectors
 from musicon.detect.checkpoints import (
     FORMAT,
     MODEL_FILES,
-    CheckpointError,
     ModelFolderError,
-    digest,
-    file_hash,
     find_newest,
     load_model,
     model_folder,
+    save_model,
+    sweep,
+)
+from musicon.detect.config import Config, load
+from musicon.detect.storage import (
+    CheckpointError,
+    digest,
+    file_hash,
     read_checkpoint,
     read_tensors,
-    save_model,
     state_hash,
-    sweep,
     write_checkpoint,
     write_tensors,
 )
-from musicon.detect.config import Config, load
 
 CATEGORIES = (Category(1, "lute", "strings", mimo="3394"), Category(2, "harp", "strings"))
 SETTINGS = ["classifier.weights=none", "classifier.image_size=32", "detector.family=ssdlite",

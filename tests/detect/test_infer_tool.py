@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import resource
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from musicon.datasets import command
 from musicon.datasets.records import Manifest
-from musicon.detect.checkpoints import WEIGHTS
+from musicon.detect.checkpoints import LINEAGE, WEIGHTS
 
 TOOLS = Path(__file__).resolve().parent.parent.parent / "tools"
 
@@ -63,6 +64,18 @@ def test_a_folder_is_searched_with_exit_code_0(images: Path, model: Path, tmp_pa
     assert infer("--images", images, "--model", model, "--out", out, "--no-review",
                  "--threshold", 0, "--quiet") == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_model_of_drawn_sample_pictures_says_so(images: Path, model: Path, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for source in ("folder", "atelier"):
+        copy = shutil.copytree(model, tmp_path / source) / "model" / LINEAGE
+        copy.write_text(json.dumps({**json.loads(copy.read_text()), "source": source}))
+        infer("--images", images, "--model", tmp_path / source, "--out", tmp_path / "out",
+              "--no-review")
+        told.append("drawn sample pictures only" in capsys.readouterr().out)
+    assert told == [False, True]
 
 
 def test_rejects_give_exit_code_1(images: Path, model: Path, tmp_path: Path,

@@ -24,10 +24,10 @@ from toy_task import SETTINGS, ToyTask, train
 
 from musicon.datasets.records import UserError
 from musicon.detect import logs
-from musicon.detect.checkpoints import CheckpointError
 from musicon.detect.config import FitConfig
 from musicon.detect.logs import RunFolder
 from musicon.detect.sampling import Positions, mix
+from musicon.detect.storage import CheckpointError
 from musicon.detect.training import (
     PREVIEWS,
     Average,

@@ -100,6 +100,7 @@ def test_each_stage_starts_from_the_last(runs: Path) -> None:
         assert (lineage["parent"] or {}).get("stage") == parent
         assert lineage["versions"]["torch"] == torch.__version__.split("+")[0]
         assert len(lineage["data"]["manifest"]["sha256"]) == 64
+        assert lineage["source"] == "atelier"
         assert {"steps", "best_step", "score"} <= model.metrics["fits"]["detector"].keys()
         for name in ("classifier.csv", "detector.csv", "classifier.png", "detector-examples.png"):
             assert (runs / stage / "logs" / name).stat().st_size > 100
