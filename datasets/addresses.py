@@ -45,6 +45,16 @@ class ApiKey:
     value: str
 
 
+def api_key(address: str, header: str, variable: str, advice: str) -> ApiKey:
+    """The user's key for the service at an address, as ``find_key`` finds it.
+
+    Raises:
+        UserError: There is none.
+    """
+    host = urlsplit(address).hostname or ""
+    return ApiKey(host, header, find_key(variable, host, advice))
+
+
 def find_key(variable: str, host: str, advice: str) -> str:
     """A key from the environment, or the password of ``host`` in ``~/.netrc`` (or $NETRC).
 

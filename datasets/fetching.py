@@ -23,7 +23,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +32,7 @@ import requests
 from musicon.datasets.addresses import ApiKey, FetchError, Params, full_url, suffix
 from musicon.datasets.fetch_store import Store
 from musicon.datasets.files import UserError
+from musicon.datasets.http_session import KeyedSession, reason, retry_after
 from musicon.datasets.pace import Pace
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -150,22 +150,6 @@ def store_folder(options: argparse.Namespace) -> Path:
         return Path(os.path.abspath(options.store))
     out = Path(os.path.abspath(options.out))
     return out.with_name(f"{out.name}-store")
-
-
-class _Session(requests.Session):
-    """Takes keys off when a redirect leads to another host; ``requests`` knows its own only."""
-
-    def __init__(self, headers: Iterable[str]) -> None:
-        super().__init__()
-        self._key_headers = tuple(headers)
-
-    def rebuild_auth(self, prepared_request: requests.PreparedRequest,
-                     response: requests.Response) -> None:
-        super().rebuild_auth(prepared_request, response)
-        old, new = response.request.url or "", prepared_request.url or ""
-        if self.should_strip_auth(old, new):
-            for name in self._key_headers:
-                prepared_request.headers.pop(name, None)
 
 
 class Fetcher:
@@ -301,8 +285,9 @@ class Fetcher:
             headers |= {name: row[key] for name, key in
                         (("If-None-Match", "etag"), ("If-Modified-Since", "modified")) if row[key]}
         self.requests += 1
+        session = self._session()
         try:
-            with self._session().get(url, headers=headers, stream=True, auth=self._auth(url),
+            with session.get(url, headers=headers, stream=True, auth=session.key_for(url),
                                      timeout=(min(10.0, self.manners.timeout),
                                               self.manners.timeout)) as answer:
                 if answer.status_code == 304 and known is not None:
@@ -314,9 +299,9 @@ class Fetcher:
                 requests.exceptions.ChunkedEncodingError) as error:
             if isinstance(error, requests.exceptions.SSLError):
                 raise FetchError(url, "its certificate is not trusted") from None
-            raise _AgainError(_reason(error)) from None
+            raise _AgainError(reason(error)) from None
         except requests.RequestException as error:
-            raise FetchError(url, _reason(error)) from None
+            raise FetchError(url, reason(error)) from None
 
     def _refuse(self, url: str, answer: requests.Response, part: Path) -> None:
         """Raise what an answer other than the file means."""
@@ -326,7 +311,7 @@ class Fetcher:
             part.unlink(missing_ok=True)
             raise _AgainError(words, 0.0)
         if status in BUSY:
-            raise _AgainError(words, _retry_after(answer.headers.get("Retry-After")))
+            raise _AgainError(words, retry_after(answer.headers.get("Retry-After")))
         if status in GONE:
             self.store.keep(url, fault=words, checked=time.time())
         if status not in (200, 206):
@@ -365,48 +350,8 @@ class Fetcher:
                         part=None)
         return Fetched(url, file, media_type, True)
 
-    def _session(self) -> _Session:
+    def _session(self) -> KeyedSession:
         if not hasattr(self._own, "session"):
-            session = _Session(key.header for key in self._keys.values())
-            contact = f"; {self.manners.contact}" if self.manners.contact else ""
-            session.headers["User-Agent"] = f"musicon/0.1 (data sets for research{contact})"
-            self._own.session = session
-        found: _Session = self._own.session
+            self._own.session = KeyedSession(self._keys, self.manners.contact)
+        found: KeyedSession = self._own.session
         return found
-
-    def _auth(self, url: str) -> Any:
-        """Adds the host's key; None lets ``requests`` look into ~/.netrc."""
-        key = self._keys.get(urlsplit(url).hostname or "")
-        if key is None:
-            return None
-
-        def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers[key.header] = key.value
-            return request
-
-        return add
-
-
-def _reason(error: requests.RequestException) -> str:
-    """In words, and never in the library's own: those hold the whole address."""
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke off"
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    if isinstance(error, requests.TooManyRedirects):
-        return "redirected in a circle"
-    return f"a request that cannot be made ({type(error).__name__})"
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Seconds from a Retry-After header (a number or a date), or None."""
-    if not text:
-        return None
-    if text.strip().isdigit():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None

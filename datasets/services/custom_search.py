@@ -9,9 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from musicon.datasets.addresses import ApiKey, FetchError, find_key
+from musicon.datasets.addresses import ApiKey, FetchError, api_key
 from musicon.datasets.fetching import Fetcher
 from musicon.datasets.files import UserError
 
@@ -37,14 +36,9 @@ class Hit:
 
 
 def key(address: str = API) -> ApiKey:
-    """The user's key.
-
-    Raises:
-        UserError: There is none.
-    """
-    host = urlsplit(address).hostname or ""
-    return ApiKey(host, HEADER, find_key(
-        KEY_VARIABLE, host, "It is made in the Google Cloud console, for the Custom Search API."))
+    """The user's key."""
+    return api_key(address, HEADER, KEY_VARIABLE,
+                   "It is made in the Google Cloud console, for the Custom Search API.")
 
 
 def engine() -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from musicon.datasets.addresses import ApiKey, FetchError, find_key
+from musicon.datasets.addresses import ApiKey, FetchError, api_key
 from musicon.datasets.fetching import Fetcher
 from musicon.datasets.services.museum import MuseumObject, Picture, keywords_in
 
@@ -23,14 +22,9 @@ KEYWORDS = "http://www.mimo-db.eu/InstrumentsKeywords/"
 
 
 def key(address: str = API) -> ApiKey:
-    """The user's key.
-
-    Raises:
-        UserError: There is none.
-    """
-    host = urlsplit(address).hostname or ""
-    return ApiKey(host, HEADER, find_key(
-        VARIABLE, host, "Keys are free: https://pro.europeana.eu/pages/get-api"))
+    """The user's key."""
+    return api_key(address, HEADER, VARIABLE,
+                   "Keys are free: https://pro.europeana.eu/pages/get-api")
 
 
 def query_of_keyword(number: str) -> str:
