@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 from rapidfuzz import process
@@ -31,6 +32,8 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
 _NOT_WORD = re.compile(r"[\W_]+")
 _NUMBERING = re.compile(r"^(?:(?:gt|cat|class|id|no|n?\d+)\s+)+(?=\D)"
                         r"|(?<=[^\W\d_])\d+\b|(?:\s+\d+)+$")
+_LONG = 10
+"""Letters from which a name two edits away is worth a question."""
 _ENDINGS = {
     "en": (("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")),
     "de": (("en", ""), ("n", ""), ("e", ""), ("s", "")),
@@ -229,6 +232,39 @@ def is_misspelling(key: str, near: Near) -> bool:
     if heard == meant:
         return True
     return near.edits == 1 and (shorter > 6 or len(key) != len(near.key))
+
+
+def alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of names that may mean one thing: another spelling, number, order or a short form.
+
+    ``st_george`` and ``saint_george`` are, ``christ_child`` and ``christ_kid`` nobody can tell.
+    """
+    keys = {name: normalise(name) for name in names}
+    return [(first, second) for first, second in combinations(keys, 2)
+            if _alike(keys[first], keys[second])]
+
+
+def _alike(first: str, second: str) -> bool:
+    if first.split() == second.split() or sorted(first.split()) == sorted(second.split()):
+        return True
+    if any(stem == one for one, other in ((first, second), (second, first))
+           for stem, language in singulars(other) if language == "en"):
+        return True
+    edits = OSA.distance(first, second, score_cutoff=2)
+    if edits <= 2 and (min(len(first), len(second)) >= _LONG
+                       or is_misspelling(first, Near(0, second, edits))):
+        return True
+    differing = [pair for pair in zip(first.split(), second.split(), strict=False)
+                 if pair[0] != pair[1]]
+    return (len(first.split()) == len(second.split()) > len(differing) == 1
+            and _shortened(*sorted(differing[0], key=len)))
+
+
+def _shortened(short: str, long: str) -> bool:
+    """True for ``st`` and ``saint``: letters left out between the first and the last."""
+    letters = iter(long[1:-1])
+    return (1 < len(short) < len(long) and short[0] == long[0] and short[-1] == long[-1]
+            and all(letter in letters for letter in short[1:-1]))
 
 
 def sound(key: str) -> str:

@@ -46,12 +46,14 @@ class RawImage:
     label_names: tuple[str, ...] | None = ()
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, unannotated: bool) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, unannotated: bool,
+                  files: bool = False) -> None:
     """Options of every source with boxes.
 
     Args:
         parser: Gets the options.
         unannotated: The layout can hold pictures without an annotation file.
+        files: Each picture has an annotation file of its own, which may be empty.
     """
     class_names.add_arguments(parser)
     parser.add_argument(
@@ -62,23 +64,57 @@ def add_arguments(parser: argparse.ArgumentParser, *, unannotated: bool) -> None
             "--unannotated", choices=UNANNOTATED_POLICIES, default="unlabelled",
             help="pictures without an annotation file: unlabelled (default), negative (they show "
                  "no instrument), or reject")
+    if files:
+        parser.add_argument(
+            "--empty", choices=UNANNOTATED_POLICIES, default="negative",
+            help="pictures whose annotation file names nothing: negative (default), unlabelled "
+                 "(whoever drew the boxes may have skipped them), or reject")
 
 
 def unannotated(path: Path, record: ImageRecord, expected: str, policy: str,
                 rejects: Rejects) -> RawImage | None:
     """What becomes of a picture without an annotation file; None where it is left out."""
+    return _without_boxes(path, record, policy, rejects,
+                          f"no annotation file (expected {expected})")
+
+
+def _without_boxes(path: Path, record: ImageRecord, policy: str, rejects: Rejects,
+                   reason: str) -> RawImage | None:
     if policy == "reject":
-        rejects.add(path, f"no annotation file (expected {expected})")
+        rejects.add(path, reason)
         return None
     return RawImage(path, record, (), None if policy == "unlabelled" else ())
 
 
-def silent_note(count: int, policy: str) -> list[str]:
-    """What was made of the pictures without an annotation file."""
+def silent_note(count: int, policy: str, what: str = "without an annotation file",
+                option: str = "--unannotated") -> list[str]:
+    """What was made of the pictures without an annotation file, or with an empty one."""
     if not count or policy == "reject":
         return []
-    return [f"{counted(count, 'picture')} without an annotation file: taken as {policy} "
-            "(--unannotated)"]
+    return [f"{counted(count, 'picture')} {what}: taken as {policy} ({option})"]
+
+
+def annotated(told: Iterable[RawImage | None], untold: Sequence[RawImage | None],
+              options: argparse.Namespace, rejects: Rejects) -> tuple[list[RawImage], list[str]]:
+    """All pictures that are kept, and notes on those of which no file tells anything.
+
+    Args:
+        told: Those with an annotation file; ``--empty`` decides where it names nothing.
+        untold: Those without, as ``unannotated`` decided; None where left out.
+        options: The source's.
+        rejects: Gets what ``--empty reject`` leaves out.
+    """
+    kept: list[RawImage] = []
+    empty = 0
+    for image in told:
+        if image is not None and not image.boxes and image.label_names == ():
+            empty += 1
+            image = _without_boxes(image.path, image.record, options.empty, rejects,
+                                   "its annotation file is empty (--empty reject)")
+        kept += [] if image is None else [image]
+    notes = [*silent_note(len(untold), options.unannotated),
+             *silent_note(empty, options.empty, "with an empty annotation file", "--empty")]
+    return [*kept, *(image for image in untold if image is not None)], notes
 
 
 def build(images: Sequence[RawImage], used: Iterable[str], options: argparse.Namespace,

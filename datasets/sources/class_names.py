@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from musicon.datasets.naming import alike
 from musicon.datasets.records import Category, UserError
 from musicon.datasets.taxonomy import Match, Taxonomy
 
@@ -105,6 +106,9 @@ def resolve(names: Iterable[str], options: argparse.Namespace) -> ClassNames:
         sources = merged[category.id]
         if len(sources) > 1:
             notes.append(f"{_listed(sources)} are one class: {category.name}")
+    unknown = [c.name for c in draft.categories if c.name not in taxonomy]
+    notes += [f"{first!r} and {second!r} are two classes; one, if --rename FILE says "
+              f"'{first}: {second}'" for first, second in alike(unknown)]
     categories = tuple(
         c if merged[c.id] == [c.name] else replace(
             c, extra={**c.extra, "source_names": merged[c.id]}) for c in draft.categories)

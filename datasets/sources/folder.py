@@ -28,6 +28,7 @@ from musicon.datasets.sources.base import (
     existing_folder,
     split_of,
 )
+from musicon.datasets.taxonomy import Taxonomy
 
 UNLABELLED = "unlabelled"
 
@@ -42,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", type=count, default=1, metavar="N",
         help="which folder below PATH names the class (default 1); 2 for photo/violin/1.jpg")
+    parser.add_argument(
+        "--by-name", action="store_true",
+        help="the pictures' own names tell the instrument (harp_01.png); where one doesn't, the "
+             "picture is left out")
     parser.add_argument(
         "--attribute", type=_names, default=(), metavar="NAME[,NAME]",
         help="the folders are not instruments but tell this of the work, the outer one first: "
@@ -71,14 +76,11 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     found: list[tuple[Path, str, str | None]] = []
     for path in files:
         parts = path.relative_to(root).parts
-        below = parts[1:] if splits else parts
-        if options.single_class is not None:
-            found.append((path, options.single_class, None))
-        elif len(below) > options.level:
-            split = split_of(f"{parts[0]}/x") if splits else None
-            found.append((path, below[options.level - 1], split))
+        name, fault = _class_of(path, parts[1:] if splits else parts, options)
+        if name:
+            found.append((path, name, split_of(f"{parts[0]}/x") if splits else None))
         else:
-            rejects.add(path, "not in a class folder (or give --class NAME for all)")
+            rejects.add(path, fault)
     if not found:
         raise SourceError(
             f"{options.path}: {len(files)} pictures, but none in a folder of its class; expected "
@@ -97,6 +99,21 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
             notes.append(f"{counted(unwanted, 'box', 'boxes')} left out: their picture's class is "
                          "no instrument")
     return SourceData(names.categories, records, {"layout": "folder"}, tuple(notes), names.rows)
+
+
+def _class_of(path: Path, below: Sequence[str], options: argparse.Namespace) -> tuple[str, str]:
+    """The class that a picture's folder or name tells, or an empty one and why it has none."""
+    if options.single_class is not None:
+        return options.single_class, ""
+    if options.by_name:
+        told = {match.instrument.name for match in Taxonomy.load().find_within(path.stem)
+                if match.instrument is not None}
+        if len(told) == 1:
+            return told.pop(), ""
+        return "", f"its name tells {' and '.join(sorted(told)) or 'no instrument'}"
+    if len(below) > options.level:
+        return below[options.level - 1], ""
+    return "", "not in a class folder (or give --class NAME for all)"
 
 
 def _names(text: str) -> tuple[str, ...]:

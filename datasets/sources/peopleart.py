@@ -38,8 +38,8 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         SourceError: No such folder, no pictures, or no XML at all.
     """
     as_voc = argparse.Namespace(
-        path=options.path, unannotated="negative", only=[], unknown="keep", rename=None,
-        language=None, negatives=[] if options.persons else [_PERSON])
+        path=options.path, unannotated="negative", empty="negative", only=[], unknown="keep",
+        rename=None, language=None, negatives=[] if options.persons else [_PERSON])
     data = voc.read(as_voc, rejects)
     known = options.persons or options.without_instruments
     records = [(path, _described(record if known else replace(record, labels=None)))

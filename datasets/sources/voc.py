@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The source's options."""
     add_path(parser, "folder with pictures and XML files, together or in JPEGImages/ and "
                      "Annotations/")
-    boxed.add_arguments(parser, unannotated=True)
+    boxed.add_arguments(parser, unannotated=True, files=True)
 
 
 def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
@@ -52,8 +52,8 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         raise SourceError(f"{options.path}: {len(pictures)} pictures but no .xml file; for "
                           "pictures without boxes use the source 'folder'")
     splits = _image_sets(root)
-    images: list[RawImage] = []
-    silent = 0
+    told: list[RawImage | None] = []
+    untold: list[RawImage | None] = []
     for path in pictures:
         relative = path.relative_to(root)
         split = splits.get(path.stem) or split_of(relative.as_posix())
@@ -61,18 +61,16 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         xml = annotations.pop(_key(relative), None) or annotations.pop(
             _key(relative.with_suffix("")), None)
         if xml is None:
-            silent += 1
-            raw = boxed.unannotated(path, record, f"{path.stem}.xml", options.unannotated, rejects)
+            untold.append(boxed.unannotated(path, record, f"{path.stem}.xml", options.unannotated,
+                                            rejects))
         else:
-            raw = _read_picture(path, record, xml, rejects)
-        if raw is not None:
-            images.append(raw)
+            told.append(_read_picture(path, record, xml, rejects))
     for xml in annotations.values():
         rejects.add(xml, "annotation without its picture")
+    images, notes = boxed.annotated(told, untold, options, rejects)
     classes = sorted({box.name for image in images for box in image.boxes}
                      | {name for image in images for name in image.label_names or ()})
-    return boxed.build(images, classes, options, rejects, info={"layout": "voc"},
-                       notes=boxed.silent_note(silent, options.unannotated))
+    return boxed.build(images, classes, options, rejects, info={"layout": "voc"}, notes=notes)
 
 
 def _key(relative: Path) -> str:

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "folder with images/ and labels/, however deep")
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME",
                         help="class names in order, where no data.yaml or classes.txt gives them")
-    boxed.add_arguments(parser, unannotated=True)
+    boxed.add_arguments(parser, unannotated=True, files=True)
 
 
 def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
@@ -59,22 +59,21 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     numbers = {row.index: labelled[path] for path, label in parsed.items() for row in label.rows}
     for index in sorted(numbers.keys() - names.keys()):
         raise SourceError(_nameless(index, numbers, names, given_by))
-    images: list[RawImage] = []
+    told: list[RawImage | None] = []
+    untold: list[RawImage | None] = []
     for path in pictures:
         relative = path.relative_to(root).as_posix()
         record = ImageRecord(0, relative, 0, 0, split=split_of(relative))
         if path in parsed:
-            raw: RawImage | None = _raw(path, record, parsed[path], names, rejects)
+            told.append(_raw(path, record, parsed[path], names, rejects))
         else:
-            raw = boxed.unannotated(path, record, f"{path.stem}.txt", options.unannotated, rejects)
-        if raw is not None:
-            images.append(raw)
-    silent = len(pictures) - len(parsed)
+            untold.append(boxed.unannotated(path, record, f"{path.stem}.txt", options.unannotated,
+                                            rejects))
     for file in _orphans(root, labelled):
         rejects.add(file, "label file without its picture")
+    images, notes = boxed.annotated(told, untold, options, rejects)
     return boxed.build(images, [names[i] for i in sorted(names)], options, rejects,
-                       info={"layout": "yolo"},
-                       notes=boxed.silent_note(silent, options.unannotated))
+                       info={"layout": "yolo"}, notes=notes)
 
 
 def _names(root: Path, options: argparse.Namespace) -> tuple[dict[int, str], str]:
@@ -89,8 +88,9 @@ def _nameless(index: int, numbers: Mapping[int, Path | None], names: Mapping[int
     """What to do about a class number without a name; ``numbers`` says where each stands."""
     file = numbers[index]
     if not names:
-        return (f"{file}: no name for class number {index}; give the names of classes 0 to "
-                f"{max(numbers)} in order: --names NAME0 NAME1 ... (or write data.yaml)")
+        wanted = "the name of class 0: --names NAME" if max(numbers) == 0 else \
+            f"the names of classes 0 to {max(numbers)} in order: --names NAME0 NAME1 ..."
+        return (f"{file}: no name for class number {index}; give {wanted} (or write data.yaml)")
     shown = ", ".join(f"{number} {names[number]}" for number in sorted(names)[:8])
     more = ", ..." if len(names) > 8 else ""
     return (f"{file}: no name for class number {index}, as {given_by} has {shown}{more}; add the "

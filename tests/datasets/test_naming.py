@@ -88,3 +88,15 @@ def test_the_longest_name_is_taken_inside_a_text() -> None:
     index = _index("guitar", "bass guitar", "drum")
     assert [part for part, _ in index.within("the bass guitar and drums")] == [
         "bass guitar", "drums"]
+
+
+@pytest.mark.parametrize(("first", "second", "may_be_one"), [
+    ("christ_crucifiction", "christ_crucifixion", True), ("saint_george", "st_george", True),
+    ("st_demetrios", "demetrios st", True), ("wobble horn", "WobbleHorn", True),
+    ("wobblephones", "Wobblephone", True),
+    ("christ_child", "christ_kid", False), ("st_helen", "st_judas", False),
+    ("saint", "st", False), ("sword", "word", False), ("castle", "cattle", False),
+    ("saint george", "saint george killing it", False), ("", "a", False)])
+def test_names_that_may_mean_one_thing(first: str, second: str, may_be_one: bool) -> None:
+    assert naming.alike([first, second]) == ([(first, second)] if may_be_one else [])
+    assert bool(naming.alike([second, first])) is may_be_one

@@ -229,3 +229,29 @@ def test_attributes_below_split_folders(tmp_path: Path, draw: Draw, read_source:
         ("test", "Rococo"), ("train", "Rococo")]
     with pytest.raises(SourceError, match="leave out --class and --boxes"):
         read_source("folder", tmp_path, "--attribute", "movement", "--class", "violin")
+
+
+def test_unknown_names_that_may_be_one_are_told(tmp_path: Path, draw: Draw,
+                                                read_source: Reader) -> None:
+    for name in ("wobblephone/1.jpg", "woblephone/2.jpg", "harp/3.jpg", "harps/4.jpg"):
+        draw(name)
+    data, _ = read_source("folder", tmp_path)
+    assert [note for note in data.notes if "two classes" in note] == [
+        "'wobblephone' and 'woblephone' are two classes; one, if --rename FILE says "
+        "'wobblephone: woblephone'"]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("wobblephone: woblephone")
+    data, _ = read_source("folder", tmp_path, "--rename", rules)
+    assert sorted(c.name for c in data.categories) == ["harp", "woblephone"]
+
+
+def test_names_of_files_tell_the_class(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
+    for name in ("brass/trumpet_b_flat_01.png", "harp1_ganson.png", "x/treble_clef.png",
+                 "lute and harp.png"):
+        draw(name)
+    data, rejects = read_source("folder", tmp_path, "--by-name")
+    assert labels(data) == {"brass/trumpet_b_flat_01.png": ("trumpet",),
+                            "harp1_ganson.png": ("harp",)}
+    assert {Path(file).name: reason for file, reason in rejects.rows} == {
+        "treble_clef.png": "its name tells no instrument",
+        "lute and harp.png": "its name tells harp and lute"}

@@ -67,6 +67,22 @@ def test_empty_is_negative_and_missing_is_not(tmp_path: Path, draw: Draw,
     assert len(data.records) == 2 and "no annotation file (expected c.txt)" in rejects.rows[0][1]
 
 
+@pytest.mark.parametrize(("policy", "labels"), [("negative", [()]), ("unlabelled", [None]),
+                                                ("reject", [])])
+def test_empty_files_are_told_and_decided(tmp_path: Path, draw: Draw, read_source: Reader,
+                                          policy: str, labels: list[object]) -> None:
+    draw("images/a.jpg")
+    draw("images/b.jpg")
+    label(tmp_path / "labels/a.txt", "0 0.5 0.5 0.2 0.4")
+    label(tmp_path / "labels/b.txt", " ")
+    data, rejects = read_source("yolo", tmp_path, "--names", "harp", "--empty", policy)
+    assert [r.labels for _, r in data.records if not r.boxes] == labels
+    assert [reason for _, reason in rejects.rows] == (
+        ["its annotation file is empty (--empty reject)"] if policy == "reject" else [])
+    told = f"1 picture with an empty annotation file: taken as {policy} (--empty)"
+    assert (told in data.notes) is (policy != "reject")
+
+
 def test_outlines_and_confidences(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
     draw("images/a.jpg", 100, 100)
     label(tmp_path / "labels/a.txt", "0 .1 .2 .3 .2 .3 .6", "0 .5 .5 .2 .2 .9")
