@@ -6,6 +6,7 @@ half-open: x1 - x0 is the width. Every other convention lives here, at the edge.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 Xyxy = tuple[float, float, float, float]
 BoxArray = NDArray[np.float32]
+BOX_SLACK = 1.0
+"""Pixels by which a box may stick out of its image (rounding in the tools that drew it)."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -110,6 +113,21 @@ def orient(boxes: Sequence[Xyxy], width: int, height: int, orientation: int) -> 
             y0, y1 = h - y1, h - y0
         out.append((x0, y0, x1, y1))
     return out
+
+
+def box_fault(xyxy: Sequence[float], width: int, height: int) -> str | None:
+    """What is wrong with a box in an image of this size, or None.
+
+    A box may stick out by ``BOX_SLACK`` pixels; sources clip before they build records.
+    """
+    x0, y0, x1, y1 = xyxy
+    if not all(math.isfinite(v) for v in xyxy):
+        return f"box {list(xyxy)} has a value that is not a number"
+    if x1 <= x0 or y1 <= y0:
+        return f"box of {x1 - x0:g}x{y1 - y0:g} pixels is empty or reversed"
+    if x0 < -BOX_SLACK or y0 < -BOX_SLACK or x1 > width + BOX_SLACK or y1 > height + BOX_SLACK:
+        return f"box [{x0:g}, {y0:g}, {x1:g}, {y1:g}] lies outside the {width}x{height} image"
+    return None
 
 
 def as_boxes(values: object) -> BoxArray:

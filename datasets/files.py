@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
@@ -34,6 +35,18 @@ def tables_to_json(document: Mapping[str, Any]) -> str:
             text = "[\n" + ",\n".join(to_json(row) for row in value) + "\n]"
         parts.append(f"{to_json(key)}: {text}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Make many objects that all stay; looking for garbage among them takes as long again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:

@@ -8,15 +8,21 @@ tool ignores them. Records are frozen: changing one means ``dataclasses.replace`
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from musicon.datasets.boxes import xywh_to_xyxy, xyxy_to_xywh
-from musicon.datasets.files import Rejects, UserError, tables_to_json, to_json, write_atomic
+from musicon.datasets.boxes import BOX_SLACK, box_fault, xywh_to_xyxy, xyxy_to_xywh
+from musicon.datasets.files import (
+    Rejects,
+    UserError,
+    tables_to_json,
+    to_json,
+    uncollected,
+    write_atomic,
+)
 
 __all__ = ["BOX_SLACK", "MANIFEST_NAME", "ORIGINS", "SPLITS", "SUPERCATEGORIES", "Box", "Category",
            "ImageRecord", "Manifest", "ManifestError", "Rejects", "UserError", "box_fault",
@@ -26,8 +32,6 @@ MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "val", "test")
 ORIGINS = ("human", "foreground", "composite", "pseudo", "style")
 SUPERCATEGORIES = ("strings", "wind", "percussion", "keyboard", "electronic", "other")
-BOX_SLACK = 1.0
-"""Pixels by which a box may stick out of its image (rounding in the tools that drew it)."""
 
 _IMAGE_KEYS = frozenset(
     "id file_name width height split domain group labels attributes source_url rights "
@@ -159,6 +163,7 @@ class Manifest:
         return replace(self, images=kept)
 
     @classmethod
+    @uncollected()
     def read(cls, path: str | Path) -> Manifest:
         """Read and validate a COCO JSON file.
 
@@ -353,21 +358,6 @@ def _record_faults(record: ImageRecord, known: set[int]) -> list[str]:
         if box.score is not None and not 0 <= box.score <= 1:
             faults.append(f"{where}: score {box.score} is outside 0..1")
     return faults
-
-
-def box_fault(xyxy: Sequence[float], width: int, height: int) -> str | None:
-    """What is wrong with a box in an image of this size, or None.
-
-    A box may stick out by ``BOX_SLACK`` pixels; sources clip before they build records.
-    """
-    x0, y0, x1, y1 = xyxy
-    if not all(math.isfinite(v) for v in xyxy):
-        return f"box {list(xyxy)} has a value that is not a number"
-    if x1 <= x0 or y1 <= y0:
-        return f"box of {x1 - x0:g}x{y1 - y0:g} pixels is empty or reversed"
-    if x0 < -BOX_SLACK or y0 < -BOX_SLACK or x1 > width + BOX_SLACK or y1 > height + BOX_SLACK:
-        return f"box [{x0:g}, {y0:g}, {x1:g}, {y1:g}] lies outside the {width}x{height} image"
-    return None
 
 
 def _box_to_coco(box: Box, annotation_id: int, image_id: int) -> dict[str, Any]:

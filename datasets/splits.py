@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from musicon.datasets.files import uncollected
 from musicon.datasets.records import SPLITS, ImageRecord, UserError
 
 DEFAULT_FRACTIONS = (0.7, 0.1, 0.2)
@@ -46,6 +47,7 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
     return parts[0] / total, parts[1] / total, parts[2] / total
 
 
+@uncollected()
 def assign_splits(records: Sequence[ImageRecord],
                   fractions: tuple[float, float, float] = DEFAULT_FRACTIONS, *,
                   seed: int = 0, resplit: bool = False) -> list[ImageRecord]:

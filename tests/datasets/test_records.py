@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musicon.datasets.files import uncollected
 from musicon.datasets.records import (
     ORIGINS,
     SPLITS,
@@ -257,3 +259,15 @@ def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
 
 def test_errors_are_the_users_kind() -> None:
     assert issubclass(ManifestError, UserError) and issubclass(UserError, ValueError)
+
+
+def test_the_collector_rests_while_many_objects_are_made() -> None:
+    with uncollected():
+        assert not gc.isenabled()
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ManifestError):
+        Manifest.read("nowhere")
+    assert gc.isenabled()
