@@ -69,7 +69,7 @@ def run(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentPars
         advice = getattr(error, "advice", None) or str(error)
         if "pip install" not in advice:
             raise
-        return _fail(advice)
+        return _fail(*advice.splitlines())
     except OSError as error:
         if error.errno not in _DISK_ADVICE:
             raise
@@ -86,8 +86,8 @@ def explain_os_error(error: OSError) -> str:
     return what if name is None else f"{name}: {what}"
 
 
-def _fail(sentence: str) -> int:
-    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+def _fail(*lines: str) -> int:
+    print("error: " + "\n".join(" ".join(line.split()) for line in lines), file=sys.stderr)
     return UNUSABLE
 
 

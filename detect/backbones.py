@@ -267,6 +267,18 @@ def load_weight_file(network: nn.Module, file: Path) -> None:
     Raises:
         BackboneError: Not a weight file, or of another architecture.
     """
+    copied, own = copy_weights(read_weight_file(file), network), len(network.state_dict())
+    if copied < own - 2 - own // 20:
+        raise BackboneError(f"{file}: only {copied} of {own} tensors fit "
+                            f"{type(network).__name__}; it holds another architecture's weights")
+
+
+def read_weight_file(file: Path) -> Mapping[str, Any]:
+    """The state dictionary of a file of safetensors or of PyTorch's, without running a pickle.
+
+    Raises:
+        BackboneError: Not a weight file.
+    """
     state: Any
     try:
         if file.suffix == ".safetensors":
@@ -279,8 +291,5 @@ def load_weight_file(network: nn.Module, file: Path) -> None:
         raise BackboneError(f"{file}: not a readable weight file ({error})") from None
     if not isinstance(state, Mapping):
         raise BackboneError(f"{file}: it holds a {type(state).__name__}, not a state dictionary")
-    state = state.get("state_dict", state)
-    copied, own = copy_weights(state, network), len(network.state_dict())
-    if copied < own - 2 - own // 20:
-        raise BackboneError(f"{file}: only {copied} of {own} tensors fit "
-                            f"{type(network).__name__}; it holds another architecture's weights")
+    found: Mapping[str, Any] = state.get("state_dict", state)
+    return found

@@ -73,11 +73,15 @@ class DetectorConfig(Settings):
     """The box proposer."""
 
     engine: str = "torchvision"
-    """Which of ``detect/detectors``: ``torchvision``."""
+    """Which of ``detect/detectors``: ``torchvision``, ``detectron2``."""
+    config: Path | dict[str, Any] | None = None
+    """A YAML or LazyConfig file of detectron2's, which then says what the network is; the saved
+    settings hold what was in it."""
     family: Literal["fasterrcnn", "retinanet", "fcos", "ssdlite",
                     "fasterrcnn_resnet50_fpn_v2"] = "fasterrcnn"
-    weights: Literal["auto", "none"] = "auto"
-    """``auto`` fetches COCO weights for ``fasterrcnn_resnet50_fpn_v2`` where there is a network."""
+    weights: str = "auto"
+    """``auto`` fetches COCO weights for ``fasterrcnn_resnet50_fpn_v2`` where there is a network,
+    and of detectron2 what ``config`` names; ``none``; or, of detectron2, a file or an address."""
     image_size: int = Field(384, ge=128, le=2048)
     """The longer side of the image as the network sees it, in pixels."""
     fpn_channels: int = Field(96, ge=16)

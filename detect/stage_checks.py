@@ -15,13 +15,7 @@ from lightning.fabric import Fabric
 from musicon.datasets.files import locked
 from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
 from musicon.detect import detectors
-from musicon.detect.checkpoints import (
-    ModelFolderError,
-    read_lineage,
-    read_metrics,
-    restored,
-    sweep,
-)
+from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics, restored, sweep
 from musicon.detect.config import Config, differences
 from musicon.detect.logs import RunFolder
 
@@ -31,8 +25,8 @@ SOURCES = {"mimo": "folder FOLDER_OF_PHOTOS", "google": "folder FOLDER_OF_PAINTI
            "cytomine": "coco ANNOTATIONS.json"}
 """Stage -> what ``prepare_data.py`` is given to read the stage's kind of data."""
 SHAPE = {"classifier": ("backbone",),
-         "detector": ("engine", "family", "fpn_channels", "anchor_sizes", "aspect_ratios",
-                      "class_agnostic")}
+         "detector": ("engine", "config", "family", "fpn_channels", "anchor_sizes",
+                      "aspect_ratios", "class_agnostic")}
 """Settings that a stage's weights are only of use with."""
 
 
@@ -79,8 +73,10 @@ def check_data(config: Config, name: str) -> None:
     for _, path in data_of(config, name):
         check_files(path)
     for setting in detectors.unused_settings(config.detector):
-        _warn_once(f"detector.{setting} changes nothing: the detector family "
-                   f"{config.detector.family} has its own; leave it out, or choose another family")
+        whose = ("detector.config" if config.detector.config is not None else
+                 f"the detector family {config.detector.family}")
+        _warn_once(f"detector.{setting} changes nothing: {whose} has its own; leave it out, or "
+                   "choose another")
 
 
 @cache

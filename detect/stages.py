@@ -93,6 +93,7 @@ def train(config: Config, names: Sequence[str], *, fresh: bool = False, quiet: b
         TrainingInterrupted: After Ctrl-C, when the state is saved.
     """
     advise = command or (lambda name: f"python tools/train_net.py --stage {name}")
+    config = config.model_copy(update={"detector": detectors.resolved(config.detector)})
     for name in names:
         check_data(config, name)
         parent = config.stages[name].parent
@@ -236,7 +237,7 @@ class Stage:
     def detector_config(self) -> DetectorConfig:
         """The detector's settings with anchors in numbers: the parent's, or fitted to the data."""
         cfg = self.config.detector
-        if cfg.anchor_sizes != "auto":
+        if cfg.anchor_sizes != "auto" or "anchor_sizes" in detectors.unused(cfg):
             return cfg
         if self.parent is not None:
             known = self.parent.config.detector

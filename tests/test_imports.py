@@ -22,7 +22,7 @@ MAY_IMPORT = {
 SPEAKS_TO: dict[str, set[str]] = {
     "captum": {"detect/explanations/grad_cam.py", "detect/explanations/integrated_gradients.py"},
     "fiftyone": {"datasets/sources/openimages.py", "detect/review/fiftyone_app.py"},
-    "detectron2": {"detect/detectors/detectron2_rcnn.py"},
+    "detectron2": {"detect/detectors/detectron2_files.py", "detect/detectors/detectron2_rcnn.py"},
     "cytomine": {"datasets/sources/cytomine.py", "detect/review/cytomine_upload.py"},
     "ray": {"styletransfer/bank_ray.py"},
 }

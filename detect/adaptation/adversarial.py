@@ -199,7 +199,8 @@ class Adversarial(Method):
         """Features (N, C) of cells or instances and, if conditional, their probabilities (N, K)."""
         if level == "image":
             maps = list(output.values()) if isinstance(output, Mapping) else list(output)
-            return maps[-2].permute(0, 2, 3, 1).flatten(0, 2), None  # stride 16, as Chen et al.
+            stride16 = maps[max(len(maps) - 2, 0)]  # as Chen et al.; the only one of some networks
+            return stride16.permute(0, 2, 3, 1).flatten(0, 2), None
         logits = output[0] if isinstance(output, tuple) else output
         probabilities = logits.detach().float().softmax(1) if self.cfg.conditional else None
         return inputs[0].flatten(1), probabilities

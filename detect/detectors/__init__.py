@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from musicon.detect.classifier import CropClassifier
 from musicon.detect.config import ConfigError, DetectorConfig
 
-ENGINES = {"torchvision": "torchvision_rcnn"}
+ENGINES = {"torchvision": "torchvision_rcnn", "detectron2": "detectron2_rcnn"}
 """Engine name -> module of this package."""
 
 
@@ -50,13 +50,29 @@ def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> 
     return detector
 
 
-def unused_settings(cfg: DetectorConfig) -> list[str]:
-    """Names of the settings that were given and that this engine's family has no use for.
+def resolved(cfg: DetectorConfig) -> DetectorConfig:
+    """The settings with the engine's own files read into them: a model folder then needs no others.
 
-    To be asked before training, which puts numbers in the place of ``anchor_sizes=auto``.
+    To be asked before training, since it finds out whether the engine is there.
+
+    Raises:
+        ConfigError: A file or a setting that the engine cannot use.
+        ImportError: The engine's library is missing; the message says what to do.
     """
-    names: list[str] = _engine(cfg).unused_settings(cfg)
+    found: DetectorConfig = _engine(cfg).resolved(cfg)
+    return found
+
+
+def unused(cfg: DetectorConfig) -> tuple[str, ...]:
+    """Names of the settings that this engine's family, or file, has no use for."""
+    names: tuple[str, ...] = _engine(cfg).unused(cfg)
     return names
+
+
+def unused_settings(cfg: DetectorConfig) -> list[str]:
+    """Those of ``unused`` that were given: to be told before training."""
+    default = DetectorConfig()
+    return [name for name in unused(cfg) if getattr(cfg, name) != getattr(default, name)]
 
 
 def _engine(cfg: DetectorConfig) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicon.datasets import boxes as box_tools
+from musicon.detect.config import ConfigError, DetectorConfig
 
 SIZE_SHARES = (0.08, 0.35, 0.65, 0.92)
 SHAPE_SHARES = (0.15, 0.5, 0.85)
@@ -32,6 +33,20 @@ def fit_anchors(boxes: object) -> tuple[tuple[float, ...], tuple[float, ...]]:
     sizes = _spread(np.quantile(np.sqrt(width * height), SIZE_SHARES))
     ratios = np.exp(np.quantile(np.log(height / width), SHAPE_SHARES))
     return tuple(sizes), tuple(round(float(r), 2) for r in ratios)
+
+
+def one_a_level(cfg: DetectorConfig, levels: int) -> list[list[float]]:
+    """For each level of a pyramid an anchor size and its double in area, in pixels.
+
+    Raises:
+        ConfigError: Sizes that nobody has fitted yet.
+    """
+    if cfg.anchor_sizes == "auto":
+        raise ConfigError("detector.anchor_sizes is 'auto', which only training can resolve; "
+                          "write numbers, such as [24, 64, 128, 256]")
+    sizes = sorted(cfg.anchor_sizes)
+    picks = [sizes[round(i * (len(sizes) - 1) / (levels - 1))] for i in range(levels)]
+    return [[size, size * 2**0.5] for size in picks]
 
 
 def _spread(sizes: NDArray[np.float64]) -> list[float]:

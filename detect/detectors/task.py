@@ -122,7 +122,10 @@ class DetectorTask:
 
     def parameter_groups(self, fit: FitConfig) -> list[dict[str, Any]]:
         """The backbone at its share of the learning rate, everything else at the full one."""
-        return parameter_groups(self.model, fit, pretrained=_in_backbone)
+        backbone = self.model.taps()["image"]  # type: ignore[operator]
+        own = {id(parameter) for parameter in backbone.parameters()}
+        names = {name for name, value in self.model.named_parameters() if id(value) in own}
+        return parameter_groups(self.model, fit, pretrained=names.__contains__)
 
     def preview(self, rng: np.random.Generator, count: int) -> list[Image]:
         """Augmented examples with their boxes drawn."""
@@ -223,7 +226,3 @@ def agnostic_ap50(truths: Sequence[BoxedImage], found: Sequence[dict[str, Any]])
     if not gt:
         return 0.0
     return coco_scores(images, gt, dt, [1]).average_precision(iou=0.5) or 0.0
-
-
-def _in_backbone(name: str) -> bool:
-    return ".pyramid." in name or ".body." in name

@@ -26,6 +26,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from musicon.detect.backbones import Pyramid, copy_weights, freeze_stages, hold_batch_norm
 from musicon.detect.classifier import CropClassifier
 from musicon.detect.config import ConfigError, DetectorConfig
+from musicon.detect.detectors.anchors import one_a_level
 from musicon.detect.heads import rows_by_anchor, rows_by_class
 
 ROI_SIZE = 7
@@ -177,11 +178,21 @@ class TorchvisionDetector(nn.Module):
         return rows
 
 
-def unused_settings(cfg: DetectorConfig) -> list[str]:
-    """Names of the settings that were given and that the family has no use for."""
-    default = DetectorConfig()
-    return [name for name in UNUSED.get(cfg.family, ())
-            if getattr(cfg, name) != getattr(default, name)]
+def unused(cfg: DetectorConfig) -> tuple[str, ...]:
+    """Names of the settings that the family has no use for."""
+    return UNUSED.get(cfg.family, ())
+
+
+def resolved(cfg: DetectorConfig) -> DetectorConfig:
+    """The settings as they are: this engine reads no files.
+
+    Raises:
+        ConfigError: A setting of another engine.
+    """
+    if cfg.config is not None or cfg.weights not in ("auto", "none"):
+        raise ConfigError("detector.config, and a file as detector.weights, are for detectron2; "
+                          "add detector.engine=detectron2, or leave them out")
+    return cfg
 
 
 def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> TorchvisionDetector:
@@ -211,7 +222,7 @@ def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> 
 def _faster_rcnn(cfg: DetectorConfig, outputs: int, pyramid: Pyramid,
                  common: dict[str, Any]) -> nn.Module:
     backbone = PyramidFpn(pyramid, cfg.fpn_channels)
-    anchors = _one_size_a_level(cfg, levels=4)
+    anchors = _anchors(cfg, levels=4)
     return FasterRCNN(
         backbone, num_classes=None, rpn_anchor_generator=anchors,
         rpn_head=RPNHead(cfg.fpn_channels, anchors.num_anchors_per_location()[0]),
@@ -226,21 +237,16 @@ def _faster_rcnn(cfg: DetectorConfig, outputs: int, pyramid: Pyramid,
     )
 
 
-def _one_size_a_level(cfg: DetectorConfig, levels: int) -> AnchorGenerator:
+def _anchors(cfg: DetectorConfig, levels: int) -> AnchorGenerator:
     """Anchors for an RPN, whose head needs the same number of anchors at every level."""
-    if cfg.anchor_sizes == "auto":
-        raise ConfigError("detector.anchor_sizes is 'auto', which only training can resolve; "
-                          "write numbers, such as [24, 64, 128, 256]")
-    sizes = sorted(cfg.anchor_sizes)
-    picks = [sizes[round(i * (len(sizes) - 1) / (levels - 1))] for i in range(levels)]
-    ratios = tuple(cfg.aspect_ratios)
-    return AnchorGenerator(tuple((s, s * 2**0.5) for s in picks), (ratios,) * levels)
+    sizes = tuple(tuple(pair) for pair in one_a_level(cfg, levels))
+    return AnchorGenerator(sizes, (tuple(cfg.aspect_ratios),) * levels)
 
 
 def _retinanet(cfg: DetectorConfig, outputs: int, pyramid: Pyramid,
                common: dict[str, Any]) -> nn.Module:
     backbone = PyramidFpn(pyramid, cfg.fpn_channels)
-    anchors = _one_size_a_level(cfg, levels=4)
+    anchors = _anchors(cfg, levels=4)
     head = RetinaNetHead(cfg.fpn_channels, anchors.num_anchors_per_location()[0], outputs,
                          norm_layer=partial(nn.GroupNorm, 16))
     return RetinaNet(backbone, num_classes=None, anchor_generator=anchors, head=head,
