@@ -1,7 +1,9 @@
 """Copies of one picture told from different pictures, however cropped, framed or recoloured.
 
 Two pictures are one where eight or more local features (SIFT; Lowe, 2004) of the one lie in the
-other as one shift, turn and scale maps them, or where their thumbnails agree (``duplicates``).
+other as one shift, turn and scale maps them, and so mapped the pictures look alike; or where their
+thumbnails agree (``duplicates``) and hardly differ, or have too few features to ask. Photos of two
+violins on white share a dozen features, too: but few of those that both show, or at another angle.
 Which pairs are looked at is told by the nearest features and thumbnails, so that thousands of
 pictures take minutes. docs/benchmarks.md, "Near-duplicates", says how well that works.
 """
@@ -28,7 +30,17 @@ from musicon.datasets.images import ImageError
 from musicon.datasets.pixels import fitted
 
 INLIERS = 8
-"""Features in agreement from which two pictures are one; different ones reach about 4."""
+"""Features in agreement from which two paintings are one; different ones reach about 4."""
+SHARE = 0.12
+"""Of the features that both pictures show, so many at least must agree."""
+TURN = 10.0
+"""Degrees by which a copy may be turned, beside quarter turns."""
+ALIGNED = 0.8
+"""Correlation of the two pictures where one is mapped onto the other; copies reach 0.85."""
+CERTAIN = 0.98
+"""Correlation of thumbnails that needs no features."""
+FEW = 40
+"""Features below which thumbnails alone decide."""
 FEATURES = 400
 RETRIEVED = 100
 """Strongest features of a picture by which its candidates are looked up."""
@@ -39,6 +51,7 @@ CANDIDATES = 8
 LIKELY = 0.5
 """Correlation of thumbnails from which a pair is worth looking at."""
 _DECODED = 400
+_SHRINK = 4
 _REPROJECTION = 4.0
 
 
@@ -52,6 +65,7 @@ class Print:
         features: float32 (N, 128), each of length 1.
         mirrored_points: The same of the mirrored picture.
         mirrored_features: The same of the mirrored picture.
+        grey: uint8 (h, w), the reduced picture again ``_SHRINK`` times smaller.
     """
 
     thumbnails: Fingerprint
@@ -59,6 +73,7 @@ class Print:
     features: NDArray[np.float32]
     mirrored_points: NDArray[np.float32]
     mirrored_features: NDArray[np.float32]
+    grey: NDArray[np.uint8]
 
 
 def picture_print(image: NDArray[np.uint8]) -> Print:
@@ -68,7 +83,11 @@ def picture_print(image: NDArray[np.uint8]) -> Print:
     if size != (width, height):
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return Print(fingerprint(image), *_features(grey), *_features(cv2.flip(grey, 1)))
+    height, width = grey.shape
+    small = cv2.resize(grey, (-(-width // _SHRINK), -(-height // _SHRINK)),
+                       interpolation=cv2.INTER_AREA)
+    return Print(fingerprint(image), *_features(grey), *_features(cv2.flip(grey, 1)),
+                 cv2.GaussianBlur(small, (3, 3), 0))
 
 
 def file_prints(files: Sequence[Path], workers: int = 2) -> Iterator[Print | ImageError]:
@@ -98,7 +117,9 @@ def pairs(prints: Sequence[Print],
     if len(prints) < 2:
         return []
     thumbnails = np.stack([p.thumbnails for p in prints])
-    sure, likely = _alike(thumbnails)
+    certain, sure, likely = _alike(thumbnails)
+    poor = {i for i, one in enumerate(prints) if len(one.points) < FEW}
+    sure = certain | {pair for pair in sure if poor.intersection(pair)}
     looked_at = sorted((likely | _neighbours(prints)) - sure)
     shown = iter(looked_at) if bar is None else bar(looked_at, len(looked_at), "comparing")
     return sorted(sure | {pair for pair in shown if same(prints[pair[0]], prints[pair[1]])})
@@ -106,16 +127,50 @@ def pairs(prints: Sequence[Print],
 
 def same(first: Print, second: Print) -> bool:
     """True where one picture's features lie in the other as one map takes them there."""
-    return (agreement(first.points, first.features, second.points, second.features) >= INLIERS
-            or agreement(first.mirrored_points, first.mirrored_features, second.points,
-                         second.features) >= INLIERS)
+    return (_maps_onto(first.points, first.features, first.grey, second)
+            or _maps_onto(first.mirrored_points, first.mirrored_features,
+                          np.asarray(cv2.flip(first.grey, 1), np.uint8), second))
+
+
+def _maps_onto(points: NDArray[np.float32], features: NDArray[np.float32],
+               grey: NDArray[np.uint8], other: Print) -> bool:
+    count, there = agreement(points, features, other.points, other.features)
+    if count < INLIERS or there is None:
+        return False
+    turned = np.degrees(np.arctan2(there[1, 0], there[0, 0]))
+    if abs((turned + 45) % 90 - 45) > TURN:
+        return False
+    back = cv2.invertAffineTransform(there)
+    shown = min(_inside(points, there, other.grey), _inside(other.points, back, grey))
+    return count >= SHARE * shown and _correlation(grey, other.grey, there) >= ALIGNED
+
+
+def _inside(points: NDArray[np.float32], there: NDArray[np.float64],
+            grey: NDArray[np.uint8]) -> int:
+    """How many points are mapped into the other picture."""
+    mapped = (points @ there[:, :2].T + there[:, 2]) / _SHRINK
+    return int(((mapped >= 0) & (mapped < grey.shape[::-1])).all(1).sum())
+
+
+def _correlation(grey: NDArray[np.uint8], other: NDArray[np.uint8],
+                 there: NDArray[np.float64]) -> float:
+    """Of the pixels of one picture, mapped, with those of the other that they fall on."""
+    there = there.copy()
+    there[:, 2] /= _SHRINK
+    size = other.shape[::-1]
+    seen = cv2.warpAffine(np.full_like(grey, 255), there, size) == 255
+    one, two = cv2.warpAffine(grey, there, size)[seen], other[seen]
+    if len(one) < 2 or not one.std() or not two.std():
+        return 0.0
+    return float(np.corrcoef(one, two)[0, 1])
 
 
 def agreement(points: NDArray[np.float32], features: NDArray[np.float32],
-              others: NDArray[np.float32], other_features: NDArray[np.float32]) -> int:
-    """How many features the best shift, turn and scale between two pictures takes to their like."""
+              others: NDArray[np.float32], other_features: NDArray[np.float32]
+              ) -> tuple[int, NDArray[np.float64] | None]:
+    """How many features the best shift, turn and scale takes to their like, and it (2, 3)."""
     if min(len(points), len(others)) < INLIERS:
-        return 0
+        return 0, None
     alike = features @ other_features.T
     rows, back = np.arange(len(alike)), alike.argmax(0)
     best = alike.argmax(1)
@@ -125,20 +180,24 @@ def agreement(points: NDArray[np.float32], features: NDArray[np.float32],
     # Squared distances of unit vectors are 2 - 2 times their product.
     clear = ((1 - nearest) < RATIO ** 2 * (1 - second)) & (back[best] == rows)
     if clear.sum() < INLIERS:
-        return 0
-    _, inliers = cv2.estimateAffinePartial2D(
+        return 0, None
+    there, inliers = cv2.estimateAffinePartial2D(
         points[clear], others[best[clear]], ransacReprojThreshold=_REPROJECTION, maxIters=500)
     if inliers is None:
-        return 0
+        return 0, None
     # Repeated features map many places to one; only different places count.
     hit = others[best[clear]][inliers.ravel() == 1]
-    return len(np.unique(hit.round().astype(np.int64), axis=0))
+    return len(np.unique(hit.round().astype(np.int64), axis=0)), there
 
 
-def _alike(thumbnails: NDArray[np.float32]) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
-    """Pairs whose thumbnails say that they are one, and those that may be."""
-    sure: set[tuple[int, int]] = set()
-    likely: set[tuple[int, int]] = set()
+_Pairs = set[tuple[int, int]]
+
+
+def _alike(thumbnails: NDArray[np.float32]) -> tuple[_Pairs, _Pairs, _Pairs]:
+    """Pairs whose thumbnails say for certain, say, or leave open that they are one."""
+    certain: _Pairs = set()
+    sure: _Pairs = set()
+    likely: _Pairs = set()
     for start, best in likeness(thumbnails, thumbnails):
         for row, scores in enumerate(best, start=start):
             scores[row] = -1.0
@@ -146,8 +205,9 @@ def _alike(thumbnails: NDArray[np.float32]) -> tuple[set[tuple[int, int]], set[t
             for other in np.argpartition(scores, -count)[-count:]:
                 if scores[other] >= LIKELY:
                     likely.add(_ordered(row, int(other)))
-            sure |= {_ordered(row, int(other)) for other in np.flatnonzero(scores >= CORRELATION)}
-    return sure, likely
+            for other in np.flatnonzero(scores >= CORRELATION):
+                (certain if scores[other] >= CERTAIN else sure).add(_ordered(row, int(other)))
+    return certain, sure, likely | sure
 
 
 def _neighbours(prints: Sequence[Print]) -> set[tuple[int, int]]:

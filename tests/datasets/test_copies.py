@@ -50,6 +50,28 @@ def test_repeated_patterns_are_not_one_picture() -> None:
     assert not same(print_of, picture_print(picture(1)))
 
 
+def violin(width: int, angle: float = 0.0, seed: int = 0) -> Picture:
+    """A product photo on white: the frets are alike on all of them, body and grain are not."""
+    rng = np.random.default_rng(seed)
+    photo = np.full((300, 200, 3), 255, np.uint8)
+    cv2.ellipse(photo, (100, 200), (width, 80), 0, 0, 360, (160, 90, 40), -1)
+    cv2.rectangle(photo, (93, 20), (107, 160), (40, 25, 20), -1)
+    for x, y in rng.integers((60, 150), (140, 260), (60, 2)):  # the wood's own grain
+        cv2.circle(photo, (int(x), int(y)), 2, tuple(int(v) for v in rng.integers(0, 255, 3)), -1)
+    for y in range(30, 150, 12):  # frets, alike on all of them
+        cv2.rectangle(photo, (94, y), (105, y + 3 + y % 5), (230, 230 - y, 190), -1)
+    turn = cv2.getRotationMatrix2D((100, 150), angle, 0.8)
+    return np.asarray(cv2.warpAffine(photo, turn, (200, 300), borderValue=(255, 255, 255)),
+                      np.uint8)
+
+
+def test_two_instruments_of_a_kind_are_not_one_picture() -> None:
+    first, other, turned = (picture_print(p) for p in (
+        violin(50, seed=1), violin(85, seed=2), violin(50, angle=40, seed=1)))
+    assert pairs([first, other]) == [] and not same(first, turned)
+    assert pairs([first, picture_print(violin(50, angle=3, seed=1))]) == [(0, 1)]
+
+
 def test_few_or_flat_pictures() -> None:
     flat = [picture_print(np.full((50, 60, 3), v, np.uint8)) for v in (0, 128)]
     assert pairs([]) == [] and pairs(flat[:1]) == [] and pairs(flat) == []
