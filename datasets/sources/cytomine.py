@@ -91,7 +91,8 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     return boxed.build(raw, used, options, rejects,
                        info={"layout": "cytomine", "project": project.id,
                              "host": urlsplit(address(options.host)).netloc},
-                       notes=[*notes, *boxed.silent_note(silent, options.unannotated)])
+                       notes=[*notes, *boxed.silent_note(silent, options.unannotated,
+                                                         "without an outline")])
 
 
 def _models() -> Any:
