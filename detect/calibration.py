@@ -1,7 +1,8 @@
 """Can a score be read as a probability, and how to make it so.
 
 Expected calibration error and temperature scaling after Guo, Pleiss, Sun and Weinberger, "On
-Calibration of Modern Neural Networks" (ICML 2017).
+Calibration of Modern Neural Networks" (ICML 2017); two-parameter scaling after Platt,
+"Probabilistic Outputs for Support Vector Machines" (1999).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 BINS = 15
+LEAST = 1e-6
+"""Scores are taken for this far from 0 and 1 at least where their log-odds are needed."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,39 @@ def crop_metrics(probabilities: object, labels: object) -> CropMetrics:
         top3=float((ranking[:, :3] == truth[:, None]).any(axis=1).mean()), named=named,
         rejected=rejected, calibration=calibration(p.max(axis=1), best == truth),
     )
+
+
+def fit_scaling(scores: object, hits: object) -> tuple[float, float]:
+    """Slope a > 0 and shift b for which sigmoid(a logit(score) + b) fits validation best.
+
+    Maximum likelihood with Platt's targets, (hits + 1) / (hits + 2) and 1 / (misses + 2) in place
+    of 1 and 0, which keep a few boxes from promising certainty.
+
+    Args:
+        scores: (N,) in [0, 1], of validation boxes, never of training or test ones.
+        hits: bool (N,), whether each box is right.
+
+    Returns:
+        a and b; 1 and 0 where all boxes are right, all are wrong, there are none, or a higher score
+        does not mean a likelier box.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit
+
+    right = np.asarray(hits, bool)
+    if not 0 < right.sum() < len(right):
+        return 1.0, 0.0
+    odds = logit(np.clip(np.asarray(scores, np.float64), LEAST, 1 - LEAST))
+    target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        z = parameters[0] * odds + parameters[1]
+        error = expit(z) - target
+        return (float((np.logaddexp(0, z) - target * z).mean()),
+                np.array([(error * odds).mean(), error.mean()]))
+
+    slope, shift = minimize(loss, (1.0, 0.0), jac=True, method="BFGS").x
+    return (float(slope), float(shift)) if slope > 0 else (1.0, 0.0)
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, *,

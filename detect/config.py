@@ -115,6 +115,10 @@ class FusionConfig(Settings):
     crop_margin: float = Field(0.1, ge=0, le=1)
     """Share of a box's side added around it before the classifier sees it."""
     nms_iou: float = Field(0.5, gt=0, le=1)
+    slope: float = Field(1.0, gt=0)
+    """With ``shift``, what makes the fused score a probability: its log-odds times ``slope`` plus
+    ``shift``. Training sets both on validation."""
+    shift: float = 0.0
     threshold: float = Field(0.3, ge=0, le=1)
     """Boxes under this fused score are not shown; training sets it on validation."""
     sure_share: float = Field(0.5, ge=0, le=1)

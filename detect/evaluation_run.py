@@ -30,6 +30,7 @@ from musicon.detect.prediction import (
     run_model,
 )
 from musicon.detect.report import Report, figure, write_report
+from musicon.detect.tiling import TestTime
 from musicon.detect.voc_scoring import VocRow, minerva_json, minerva_rows, minerva_table
 
 BOOTSTRAP_ROUNDS = 1000
@@ -54,6 +55,7 @@ class EvaluationOptions:
         pictures: Pictures in each gallery of the report.
         protocol: ``coco``, or ``minerva`` for that article's table as well.
         quiet: No progress bar.
+        test_time: Further looks of the model at each image.
     """
 
     data: Path
@@ -68,6 +70,7 @@ class EvaluationOptions:
     pictures: int = 9
     protocol: str = "coco"
     quiet: bool = False
+    test_time: TestTime = TestTime()
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ def _predict(options: EvaluationOptions, data: Manifest, whole: Manifest,
     elif options.model is not None:
         from musicon.detect.pipeline import ArtworkDetector
 
-        detector = ArtworkDetector.load(options.model, options.device)
+        detector = ArtworkDetector.load(options.model, options.device,
+                                        test_time=options.test_time)
         own = detector.threshold
         predictions = run_model(detector, data, batch_size=options.batch_size,
                                 workers=options.workers, quiet=options.quiet)
@@ -200,6 +204,7 @@ def _facts(options: EvaluationOptions, data: Manifest) -> dict[str, str]:
     source = str(options.model) if options.predictions is None else str(options.predictions)
     return {"model" if options.predictions is None else "predictions": source,
             "data": str(options.data), "split": options.split, "pictures": f"{len(data):,}",
+            **({"further looks": str(options.test_time)} if str(options.test_time) else {}),
             "date": date.today().isoformat()}
 
 

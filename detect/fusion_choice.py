@@ -1,4 +1,4 @@
-"""Which rule makes one score of the detector's and the classifier's: tried on validation.
+"""Which rule makes one score of the detector's and the classifier's, and what scores mean.
 
 Both models look once; every rule is then tried on the same opinions, so that detector alone,
 classifier alone and products of the two can be compared.
@@ -6,16 +6,22 @@ classifier alone and products of the two can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import torch
+
 from musicon.datasets.command import progress
 from musicon.datasets.images import decode_reduced
-from musicon.datasets.records import Manifest
+from musicon.datasets.records import Category, Manifest
+from musicon.detect.calibration import fit_scaling
 from musicon.detect.config import FusionConfig
+from musicon.detect.detections import Detections
 from musicon.detect.evaluation import DetectionMetrics, evaluate
+from musicon.detect.fusion import calibrated
+from musicon.detect.matching import pool
 from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, Opinions, rescale
 
 WEIGHTS = (0.2, 0.35, 0.5, 0.65, 0.8)
@@ -31,6 +37,7 @@ class Tried:
 
     fusion: FusionConfig
     metrics: DetectionMetrics
+    found: Mapping[int, Detections]
 
     @property
     def quality(self) -> float:
@@ -78,7 +85,7 @@ def try_rules(finder: ArtworkDetector, validation: Manifest, *,
         found = {i: rescale(finder.decide(said, 0.0, fusion), sizes[i])
                  for i, said in opinions.items()}
         metrics = evaluate(validation, found, model_categories=finder.categories)
-        tried.append(Tried(fusion, metrics))
+        tried.append(Tried(fusion, metrics, found))
     return tried
 
 
@@ -87,3 +94,22 @@ def choose(tried: Sequence[Tried]) -> Tried:
     usual = tried[0]
     best = max(tried, key=lambda one: one.quality)
     return best if best.quality > usual.quality + MARGIN else usual
+
+
+def calibrate(fusion: FusionConfig, found: Mapping[int, Detections], validation: Manifest,
+              categories: Sequence[Category]) -> tuple[FusionConfig, DetectionMetrics]:
+    """Make a rule's scores probabilities and set its threshold, on validation; its figures.
+
+    Args:
+        fusion: The rule, not calibrated yet.
+        found: What it finds in the images, however low the score.
+        validation: Boxed images, and some without an instrument.
+        categories: The model's.
+    """
+    boxes = pool(evaluate(validation, found, model_categories=categories).matched)
+    slope, shift = fit_scaling(boxes.scores, boxes.hits)
+    fusion = fusion.model_copy(update={"slope": slope, "shift": shift})
+    metrics = evaluate(validation, {
+        i: replace(said, scores=calibrated(torch.from_numpy(said.scores), fusion).numpy())
+        for i, said in found.items()}, model_categories=categories)
+    return fusion.model_copy(update={"threshold": round(metrics.threshold, 6)}), metrics

@@ -30,8 +30,7 @@ from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.anchors import fit_anchors
 from musicon.detect.detectors.task import DetectorTask, sample_boxes
 from musicon.detect.devices import make_fabric
-from musicon.detect.evaluation import evaluate
-from musicon.detect.fusion_choice import candidates, choose, try_rules
+from musicon.detect.fusion_choice import calibrate, candidates, choose, try_rules
 from musicon.detect.heads import carry_over, same_classes
 from musicon.detect.logs import RunFolder
 from musicon.detect.pipeline import ArtworkDetector
@@ -281,27 +280,26 @@ class Stage:
 
         Where no validation image is boxed, and none can be composed, the settings stay.
         """
-        written = self.config.fusion
+        written = self.config.fusion.model_copy(update={"slope": 1.0, "shift": 0.0})
+        config = self.config.model_copy(update={"fusion": written})
         validation = validation_manifest(self.context)
         if not any(record.boxes for record in validation.images):
             fusion = candidates(written)[0]
             self.say(f"stage {self.name}: no boxed validation image, so the threshold stays "
                      f"{fusion.threshold}")
             return self.config.model_copy(update={"fusion": fusion}), {"validation": None}
-        finder = ArtworkDetector(classifier, detector, self.config, self.categories,
+        finder = ArtworkDetector(classifier, detector, config, self.categories,
                                  self.fabric.device)
         figures: dict[str, Any] = {}
         if written.rule == "auto":
             tried = try_rules(finder, validation, quiet=self.quiet)
             best = choose(tried)
-            fusion, scores = best.fusion, best.metrics
+            fusion, found = best.fusion, best.found
             figures["fusion"] = [one.row() for one in tried]
             self.say(f"stage {self.name}: {fusion.describe()}")
         else:
-            found = run_model(finder, validation, quiet=self.quiet)
-            fusion = written
-            scores = evaluate(validation, found.found, model_categories=self.categories)
-        fusion = fusion.model_copy(update={"threshold": round(scores.threshold, 4)})
+            fusion, found = written, run_model(finder, validation, quiet=self.quiet).found
+        fusion, scores = calibrate(fusion, found, validation, self.categories)
         self.say(f"stage {self.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
                  f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
         return (self.config.model_copy(update={"fusion": fusion}),
@@ -314,7 +312,7 @@ class Stage:
         data = {key: file_hash(manifest_file(path))
                 for key, path in data_of(self.config, self.name)}
         fusion = {key: value for key, value in config["fusion"].items()
-                  if key not in ("threshold", "sure_share")}
+                  if key not in ("slope", "shift", "threshold", "sure_share")}
         apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal",
                  "bank", "adaptation"}
         extra = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}

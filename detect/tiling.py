@@ -8,6 +8,7 @@ instrument after the suppression of duplicates.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,19 @@ class TestTime:
         if any(not 1 < zoom <= MOST_ZOOM for zoom in self.zooms):
             raise UserError(f"zoom {', '.join(f'{zoom:g}' for zoom in self.zooms)}: write numbers "
                             f"above 1 and up to {MOST_ZOOM}, such as 2 or 2 4 8")
+
+    def __str__(self) -> str:
+        """``mirrored, zoom 2``; nothing where there are none."""
+        return ", ".join(["mirrored"] * self.flip + [f"zoom {zoom:g}" for zoom in self.zooms])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that ``TestTime`` is made of."""
+    parser.add_argument("--flip", action="store_true",
+                        help="look at each image mirrored too: twice the time")
+    parser.add_argument("--zoom", nargs="+", type=float, default=[], metavar="Z",
+                        help="look at overlapping tiles too, 1/Z of the image's sides each, such "
+                             "as 2, or 2 4 8 for large scans")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from musicon.datasets import command
 from musicon.datasets.records import UserError
+from musicon.detect import tiling
 
 
 def main(options: argparse.Namespace) -> int:
@@ -36,7 +37,8 @@ def main(options: argparse.Namespace) -> int:
         data=options.data, out=options.out, split=options.split, model=model,
         predictions=options.predictions, threshold=options.threshold, device=options.device,
         batch_size=options.batch_size, workers=options.workers, pictures=options.pictures,
-        protocol=options.protocol, quiet=options.quiet))
+        protocol=options.protocol, quiet=options.quiet,
+        test_time=tiling.TestTime(options.flip, tuple(options.zoom))))
     if not options.quiet:
         print(run.summary(result))
     return told(bars, run.bar_values(result), result.rejected > 0)
@@ -93,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-size", type=command.count, default=8, help="images at once (default: 8)")
     add("--workers", type=command.count, default=min(8, os.cpu_count() or 2),
         help="threads that decode (default: %(default)s)")
+    tiling.add_arguments(made)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--quiet", action="store_true", help="no progress bar, no table")
     return made

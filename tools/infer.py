@@ -9,7 +9,7 @@ from pathlib import Path
 
 from musicon.datasets import command
 from musicon.datasets.records import UserError
-from musicon.detect import inference, summary
+from musicon.detect import inference, summary, tiling
 
 
 def main(options: argparse.Namespace) -> int:
@@ -17,7 +17,6 @@ def main(options: argparse.Namespace) -> int:
     from musicon.detect.checkpoints import find_newest
     from musicon.detect.pipeline import ArtworkDetector
     from musicon.detect.tasks.models import load_all
-    from musicon.detect.tiling import TestTime
 
     out = options.out or Path("results") / summary.results_name(options.images, options.name)
     inference.check_out(out)
@@ -27,7 +26,7 @@ def main(options: argparse.Namespace) -> int:
     if options.boxes:
         model = options.model or find_newest()
         detector = ArtworkDetector.load(model, options.device, options.precision,
-                                        TestTime(options.flip, tuple(options.zoom)))
+                                        tiling.TestTime(options.flip, tuple(options.zoom)))
     elif attributes:
         model, detector = ", ".join(str(one.folder) for one in attributes), inference.NoDetector()
     else:
@@ -65,10 +64,7 @@ def parser() -> argparse.ArgumentParser:
         help="threads that decode and draw (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--precision", choices=("32", "bf16", "fp16"), default="32", help="default: 32")
-    add("--flip", action="store_true", help="look at each image mirrored too: twice the time")
-    add("--zoom", nargs="+", type=float, default=[], metavar="Z",
-        help="look at overlapping tiles too, 1/Z of the image's sides each, such as 2, or 2 4 8 "
-             "for large scans")
+    tiling.add_arguments(made)
     add("--no-annotated", dest="annotated", action="store_false", help="draw no pictures")
     add("--no-review", dest="review", action="store_false", help="load nothing into FiftyOne")
     add("--name", help="name of the FiftyOne data set (default: after the results' folder)")

@@ -8,11 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import top_k_accuracy_score
 
-from musicon.detect.calibration import calibration, crop_metrics, fit_temperature
+from musicon.detect.calibration import (
+    calibration,
+    crop_metrics,
+    fit_scaling,
+    fit_temperature,
+)
 
 
 def test_error_worked_by_hand() -> None:
@@ -112,3 +118,22 @@ def test_temperature_can_be_fitted_in_inference_mode() -> None:
         value = fit_temperature(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)),
                                 torch.arange(50) % 3)
     assert 0.05 <= value <= 20
+
+
+def test_scaling_is_the_logistic_regression_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.beta(2, 3, 400)
+    hits = rng.random(400) < expit(2 * logit(scores) - 1.5)
+    target = np.where(hits, (hits.sum() + 1) / (hits.sum() + 2), 1 / ((~hits).sum() + 2))
+    both = LogisticRegression(C=1e12, tol=1e-10).fit(
+        np.tile(logit(scores), 2)[:, None], np.repeat([1, 0], 400),
+        sample_weight=np.concatenate([target, 1 - target]))
+    assert fit_scaling(scores, hits) == pytest.approx(
+        (both.coef_.item(), both.intercept_.item()), abs=1e-3)
+
+
+@pytest.mark.parametrize(("scores", "hits"), [
+    ([], []), ([0.2, 0.9], [0, 0]), ([0.2, 0.9], [1, 1]),
+    ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0])])
+def test_scores_that_say_nothing_stay(scores: list[float], hits: list[int]) -> None:
+    assert fit_scaling(scores, hits) == (1.0, 0.0)

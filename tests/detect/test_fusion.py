@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from musicon.datasets.boxes import iou
 from musicon.detect.config import FusionConfig
-from musicon.detect.fusion import Proposals, evidence, fuse, suppress, within_reach
+from musicon.detect.fusion import Proposals, calibrated, evidence, fuse, suppress, within_reach
 
 
 def proposals(*rows: tuple[list[float], float, int]) -> Proposals:
@@ -94,12 +94,14 @@ def test_rules_detector_and_classifier() -> None:
 
 @given(seed=st.integers(0, 10_000), count=st.integers(0, 12), weight=st.floats(0, 1),
        threshold=st.floats(0, 1), agnostic=st.booleans(),
-       rule=st.sampled_from(["product", "detector", "classifier"]))
+       rule=st.sampled_from(["product", "detector", "classifier"]),
+       slope=st.sampled_from([1.0, 0.4, 3.0]), shift=st.sampled_from([0.0, -2.5, 1.0]))
 def test_setting_boxes_aside_early_changes_nothing(
         seed: int, count: int, weight: float, threshold: float, agnostic: bool,
-        rule: str) -> None:
+        rule: str, slope: float, shift: float) -> None:
     found, opinions = some_proposals(seed, count, 4)
-    config = FusionConfig.model_validate({"rule": rule, "classifier_weight": weight})
+    config = FusionConfig.model_validate({"rule": rule, "classifier_weight": weight,
+                                          "slope": slope, "shift": shift})
     held = evidence(found, 4, config.disagreement, agnostic)
     fused = fuse(held, found, opinions, config, agnostic)
     every = suppress(found.boxes, fused.scores, config.nms_iou, threshold).tolist()
@@ -129,3 +131,10 @@ def test_scores_stay_between_nought_and_one(seed: int, count: int, weight: float
     fused = fuse(evidence(found, 3, config.disagreement, False), found, opinions, config, False)
     assert ((fused.scores >= 0) & (fused.scores <= 1 + 1e-6)).all()
     assert ((fused.labels >= 1) & (fused.labels <= 3)).all()
+
+
+def test_calibration_by_hand() -> None:
+    odds = 2 * np.log(0.8 / 0.2) - 1
+    shown = calibrated(torch.tensor([0.8, 0.0, 1.0]), FusionConfig(slope=2, shift=-1))
+    assert shown[0].item() == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-6)
+    assert 0 < shown[1] < 1e-6 and 1 - 1e-6 < shown[2] <= 1

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from musicon.datasets.records import Box, ImageRecord, Manifest
 from musicon.detect.config import FusionConfig
-from musicon.detect.fusion_choice import WEIGHTS, candidates, choose, try_rules
+from musicon.detect.evaluation import evaluate
+from musicon.detect.fusion_choice import WEIGHTS, calibrate, candidates, choose, try_rules
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import run_model
 
@@ -100,3 +101,21 @@ def test_opinions_fuse_to_what_the_pipeline_finds(validation: Manifest) -> None:
             np.testing.assert_array_equal(found.scores, expected.scores)
             assert found.sure == expected.sure
     assert run_model(model, validation, quiet=True).found[1].sure == (("lute", "leaf"),)
+
+
+def test_calibrated_scores_are_probabilities_and_find_the_same_boxes(validation: Manifest) -> None:
+    finder = ArtworkDetector(Sees(), Excited(), settings(), CATEGORIES, "cpu")
+    found = run_model(finder, validation, quiet=True).found
+    before = evaluate(validation, found, model_categories=CATEGORIES)
+    fusion, after = calibrate(finder.config.fusion, found, validation, CATEGORIES)
+    # Four right boxes and four wrong ones, kept apart by the scores: Platt's 5/6 and 1/6.
+    assert after.calibration.error == pytest.approx(1 / 6, abs=1e-3)
+    assert (before.calibration.error or 0) > 0.2
+    assert after.found == before.found and after.agnostic_ap50 == before.agnostic_ap50
+
+    again = ArtworkDetector(Sees(), Excited(),
+                            finder.config.model_copy(update={"fusion": fusion}), CATEGORIES, "cpu")
+    told = evaluate(validation, run_model(again, validation, quiet=True).found,
+                    model_categories=CATEGORIES, threshold=fusion.threshold)
+    assert told.calibration.error == pytest.approx(after.calibration.error, abs=1e-5)
+    assert told.found == before.found

@@ -96,6 +96,13 @@ def test_a_model_folder(tmp_path: Path, data: Manifest, run: Run,
     assert run("--data", tmp_path / "data", "--predictions", out / "predictions.json", "--split",
                "all", "--out", tmp_path / "again") == 0
     assert capsys.readouterr().out.splitlines()[1:5] == first
+    # Tiles add boxes that the look at the whole picture hasn't.
+    assert run("--data", tmp_path / "data", "--model", tmp_path / "run", "--split", "all", "--out",
+               tmp_path / "tiles", "--zoom", 2, "--quiet") == 0
+    facts = json.loads((tmp_path / "tiles" / "metrics.json").read_text(encoding="utf-8"))["facts"]
+    assert facts["further looks"] == "zoom 2" and "further looks" not in written["facts"]
+    tiles = Manifest.read(tmp_path / "tiles" / "predictions.json")
+    assert sum(len(r.boxes) for r in tiles.images) > sum(len(r.boxes) for r in predictions.images)
 
 
 def test_bars_that_are_missed_and_reached(
