@@ -117,7 +117,7 @@ def check(items: Sequence[Item], rejects: Rejects, journal: Journal, bar: Bar,
         for (path, record), looked in zip(items, bar(looks, len(items), "checking pictures"),
                                           strict=True):
             if looked.info is None:
-                rejects.add(path, looked.reason)
+                rejects.add(shown_as(path, record), looked.reason)
                 continue
             mended = _fit(path, record, looked, rejects, counts)
             if mended is not None:
@@ -142,6 +142,7 @@ def _fit(path: Path, record: ImageRecord, looked: Looked, rejects: Rejects,
     info = looked.info
     if info is None:
         return None
+    place = shown_as(path, record)
     found, listed = (info.width, info.height), (record.width, record.height)
     corners = [box.xyxy for box in record.boxes]
     if listed not in (found, (0, 0)):
@@ -153,8 +154,8 @@ def _fit(path: Path, record: ImageRecord, looked: Looked, rejects: Rejects,
             corners = [(x0 * sx, y0 * sy, x1 * sx, y1 * sy) for x0, y0, x1, y1 in corners]
             counts["scaled"] += 1
         elif corners:
-            rejects.add(path, f"listed as {listed[0]}x{listed[1]}, but the file has "
-                              f"{found[0]}x{found[1]} pixels: its boxes cannot be placed")
+            rejects.add(place, f"listed as {listed[0]}x{listed[1]}, but the file has "
+                               f"{found[0]}x{found[1]} pixels: its boxes cannot be placed")
             return None
     counts["frames"] += info.frames > 1
     kept: list[Box] = []
@@ -162,7 +163,7 @@ def _fit(path: Path, record: ImageRecord, looked: Looked, rejects: Rejects,
     for box, xyxy in zip(record.boxes, corners, strict=True):
         cut, fault = _inside(xyxy, *found)
         if fault is not None:
-            rejects.add(path, f"box left out: {fault}")
+            rejects.add(place, f"box left out: {fault}")
             # The instrument is still in the picture: not a negative.
             labels = (labels or set()) | {box.label}
             continue
@@ -172,6 +173,12 @@ def _fit(path: Path, record: ImageRecord, looked: Looked, rejects: Rejects,
     return replace(record, width=info.width, height=info.height, boxes=tuple(kept),
                    labels=None if labels is None else tuple(sorted(labels)),
                    sha256=looked.sha256, extra=extra)
+
+
+def shown_as(path: Path, record: ImageRecord) -> str:
+    """The picture as its owner knows it: its file, or the address that it was fetched from."""
+    own = path.as_posix().endswith(record.file_name) or record.source_url is None
+    return str(path) if own else str(record.source_url)
 
 
 def _same_shape(listed: tuple[int, int], found: tuple[int, int]) -> bool:
@@ -222,14 +229,15 @@ def _without_copies(items: Sequence[Item], rejects: Rejects) -> list[Item]:
             for i in group:
                 other = next(items[j][1].file_name for j in told
                              if items[j][1].known_labels != items[i][1].known_labels)
-                rejects.add(kept.pop(i)[0], f"same content as {other}, but labelled otherwise: "
-                                            "keep the right one")
+                rejects.add(shown_as(*kept.pop(i)), f"same content as {other}, but labelled "
+                                                 "otherwise: keep the right one")
             continue
         best = max(told, key=lambda i: (_PROTECTED.index(items[i][1].split),
                                         len(items[i][1].boxes)))
         for i in group:
             if i != best:
-                rejects.add(kept.pop(i)[0], f"same content as {items[best][1].file_name}")
+                rejects.add(shown_as(*kept.pop(i)),
+                            f"same content as {items[best][1].file_name}")
         split = max((items[i][1].split for i in group), key=_PROTECTED.index)
         kept[best] = (items[best][0], replace(items[best][1], split=split))
     return list(kept.values())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from musicon.datasets import command
+from musicon.datasets.checking import shown_as
 from musicon.datasets.copies import Print, file_prints, groups, pairs
 from musicon.datasets.files import to_json, write_atomic
 from musicon.datasets.images import ImageError
@@ -176,7 +177,7 @@ def with_copies_grouped(items: Sequence[Item], others: Sequence[Manifest], rejec
         if i < len(items) <= j:
             tested[i] = tests[j - len(items)][0]
     for i, name in sorted(tested.items()):
-        rejects.add(items[i][0], f"a copy of the test picture {name}")
+        rejects.add(shown_as(*items[i]), f"a copy of the test picture {name}")
     inner = [(i, j) for i, j in ties if j < len(items) and i not in tested and j not in tested]
     grouped, tied = _joined(items, inner)
     notes = [f"{command.counted(tied, 'picture is', 'pictures are')} copies of others: kept in "

@@ -136,6 +136,15 @@ def test_a_table_of_addresses(run: Run, tmp_path: Path, website: Any) -> None:
     assert [(a.path, a.conditional) for a in website.asked[before:]] == [("/a.jpg", True)]
 
 
+def test_what_is_left_out_goes_by_its_address(run: Run, tmp_path: Path, website: Any) -> None:
+    good, again = website.file("/a.jpg", painting(3)), website.file("/b.jpg", painting(3))
+    (tmp_path / "links.csv").write_text(f"url,query\n{good},lute\n{again},lute\n")
+    assert run("google", tmp_path / "links.csv", "--doubtful", "keep", "--rate", 500,
+               "--out", tmp_path / "out", "--quiet") == command.DONE_WITH_REJECTS
+    (row,) = map(json.loads, (tmp_path / "out/rejects.jsonl").read_text().splitlines())
+    assert row["file"] in (good, again) and row["reason"].startswith("same content as lute/")
+
+
 def test_searching_stops_at_the_quota_and_goes_on_tomorrow(
         run: Run, tmp_path: Path, website: Any, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> None:
