@@ -52,6 +52,8 @@ class Grid(Settings):
     seeds: tuple[int, ...] = (0, 1, 2)
     tests: dict[str, Path]
     """Name -> manifest whose test split is scored."""
+    whole: tuple[str, ...] = ()
+    """Tests that are scored on all splits, as no stage learns from them or is chosen on them."""
     figures: tuple[str, ...] = tuple(FIGURES)
     variants: dict[str, tuple[str, ...]] = Field(min_length=1)
     """Name -> overrides, such as ``stages.mimo.bank=data/bank``; the first is compared with."""
@@ -95,8 +97,7 @@ def run(options: argparse.Namespace) -> int:
         for name in names:
             config = load(grid.base, [*grid.set, *grid.variants[name], f"seed={seed}",
                                       f"output={grid.output / name / f'seed-{seed}'}"])
-            taken, found = _one(config, grid.stages or config.stage_names(), grid.tests,
-                                options.quiet)
+            taken, found = _one(config, grid.stages or config.stage_names(), grid, options.quiet)
             scored.setdefault(name, {})[seed] = found
             minutes.setdefault(name, []).append(taken)
     rows = compare(scored, grid.figures)
@@ -124,17 +125,19 @@ def read_grid(path: Path) -> Grid:
                           "output, as configs/benchmarks/bank-classifier.yaml has") from None
 
 
-def _one(config: Config, stages: Sequence[str], tests: Mapping[str, Path], quiet: bool,
-         ) -> tuple[float, dict[str, Scored]]:
+def _one(config: Config, stages: Sequence[str], grid: Grid,
+         quiet: bool) -> tuple[float, dict[str, Scored]]:
     """Train one variant with one seed; minutes of training, and test -> scores."""
     from musicon.detect.stages import train
 
     results = train(config, stages, quiet=quiet)
     folder = results[-1].folder
     found = {}
-    for test, manifest in tests.items():
+    for test, manifest in grid.tests.items():
         out = folder.parent / "evaluation" / test
-        done = run_evaluation(EvaluationOptions(data=manifest, out=out, model=folder, quiet=quiet))
+        split = "all" if test in grid.whole else "test"
+        done = run_evaluation(EvaluationOptions(data=manifest, out=out, split=split, model=folder,
+                                                quiet=quiet))
         found[test] = _scored(done)
     return sum(result.seconds for result in results) / 60, found
 

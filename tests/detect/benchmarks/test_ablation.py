@@ -74,7 +74,8 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
                                 "classifier": fit, "detector": {**fit, "steps": 0}}}}))
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({
         "base": str(tmp_path / "base.yaml"), "output": str(tmp_path / "out"), "seeds": [0],
-        "tests": {"scenes": str(tmp_path / "data" / "cytomine")},
+        "tests": dict.fromkeys(("scenes", "all scenes"), str(tmp_path / "data" / "cytomine")),
+        "whole": ["all scenes"],
         "variants": {"plain": [], "all classes even": [
             "stages.cytomine.classifier.balance=loss"]}}))
     command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), "ablation", "--quiet",
@@ -83,6 +84,10 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert {row["variant"] for row in document["rows"]} == {"plain", "all classes even"}
     assert "true boxes named" in first.stdout
+    counts = [json.loads((tmp_path / "out" / "plain" / "seed-0" / "cytomine" / "evaluation" / test
+                          / "metrics.json").read_text())["coverage"]["images"]
+              for test in ("scenes", "all scenes")]
+    assert 0 < counts[0] < counts[1]
     weights = tmp_path / "out" / "plain" / "seed-0" / "cytomine" / "model" / "weights.safetensors"
     made = weights.stat().st_mtime_ns
     again = subprocess.run(command, check=True, capture_output=True, text=True)
