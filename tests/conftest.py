@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Before any test module imports torch, OpenCV or FiftyOne, which read these once.
@@ -54,3 +55,18 @@ def real_fixture() -> Path:
     if not FIXTURE.is_dir():
         pytest.skip("the real collections (../shared/fixture) are not here")
     return FIXTURE
+
+
+@pytest.fixture(scope="session")
+def need_engine() -> Callable[[str], None]:
+    """Skips, with the reason, where a detection engine's library is not to be had."""
+    from musicon.detect.detectors.detectron2_files import import_library
+
+    def need(name: str) -> None:
+        if name == "detectron2":
+            try:
+                import_library()
+            except ImportError as error:
+                pytest.skip(str(error).splitlines()[0])
+
+    return need

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,14 @@ def test_it_joins_the_classifier(data: Path, tmp_path: Path, conditional: bool) 
     assert "entropy" in one_step(task, share=0.0) and one_step(task, 0.0)["entropy"].item() == 0
 
 
-@pytest.mark.parametrize(("family", "levels"), [
-    ("fasterrcnn", {"image", "instance"}), ("fcos", {"image"})])
-def test_it_joins_the_detector(data: Path, tmp_path: Path, family: str, levels: set[str]) -> None:
+@pytest.mark.parametrize(("engine", "family", "levels"), [
+    ("torchvision", "fasterrcnn", {"image", "instance"}), ("torchvision", "fcos", {"image"}),
+    ("detectron2", "fasterrcnn", {"image", "instance"}), ("detectron2", "retinanet", {"image"})])
+def test_it_joins_the_detector(data: Path, tmp_path: Path, engine: str, family: str,
+                               levels: set[str], need_engine: Callable[[str], None]) -> None:
+    need_engine(engine)
     config = settings(data, {"name": "adversarial", "targets": [str(data / "art")]})
-    small = config.detector.model_copy(update={"family": family})
+    small = config.detector.model_copy(update={"engine": engine, "family": family})
     config = config.model_copy(update={"detector": small})
     ctx = context(config, tmp_path)
     _, detector = models(config)

@@ -6,6 +6,7 @@ names a checkout of it; elsewhere its tests are skipped and say why.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from musicon.detect import detectors
 from musicon.detect.backbones import Pyramid
 from musicon.detect.checkpoints import load_model, save_model
 from musicon.detect.config import Config, load
-from musicon.detect.detectors.detectron2_files import import_library
 
 SIDE = 128
 CATEGORIES = (Category(1, "harp"), Category(2, "lute"), Category(3, "viol"))
@@ -81,13 +81,9 @@ ENGINES = [
 
 
 @pytest.fixture(params=ENGINES, ids=str)
-def engine(request: pytest.FixtureRequest) -> Engine:
+def engine(request: pytest.FixtureRequest, need_engine: Callable[[str], None]) -> Engine:
     found: Engine = request.param
-    if found.engine == "detectron2":
-        try:
-            import_library()
-        except ImportError as error:
-            pytest.skip(str(error).splitlines()[0])
+    need_engine(found.engine)
     return found
 
 

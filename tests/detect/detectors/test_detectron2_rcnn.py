@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,8 @@ train = dict(init_checkpoint="")
 
 
 @pytest.fixture
-def library() -> None:
-    try:
-        import_library()
-    except ImportError as error:
-        pytest.skip(str(error).splitlines()[0])
+def library(need_engine: Callable[[str], None]) -> None:
+    need_engine("detectron2")
 
 
 @pytest.fixture
