@@ -11,6 +11,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,11 @@ from musicon.datasets import pixels
 from musicon.datasets.records import UserError
 
 MAX_PIXELS = 200_000_000
-"""Pixels decoded in one piece: 600 MB of RGB. A larger file is refused as a likely bomb."""
+"""Pixels given back in one piece: 600 MB of RGB. A larger file is refused as a likely bomb."""
+MAX_SCAN_PIXELS = 600_000_000
+"""Pixels of a scan that is only wanted reduced: 2.4 GB while it is decoded."""
+LARGE = 50_000_000
+"""Pixels from which files are decoded one at a time, however many threads there are."""
 
 IMAGE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".jp2",
@@ -38,12 +43,42 @@ FOREIGN_SUFFIXES = frozenset({
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "AVIF", "PPM")
 _ORIENTATION_TAG = 0x0112
 _HEAD = 1 << 16
+_VERIFIED_SIDE = 1024
 _SWAPPING = frozenset({5, 6, 7, 8})
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
            ArithmeticError, RuntimeError, EOFError, NotImplementedError)
 """What the decoders raise for broken files (struct.error is listed by ``_broken``)."""
 
-_open_lock = threading.Lock()
+_LEAN = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
+"""Modes that are reduced without a larger copy: those that a scan may have."""
+
+
+
+class _Lifted:
+    """Context without Pillow's own bomb check, for any number of threads at once.
+
+    That is a process-wide setting, which warns first and refuses later; ours is per call.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *fault: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_pillows_limit_lifted = _Lifted()
+_large_lock = threading.Lock()
 RgbArray = NDArray[np.uint8]
 
 
@@ -105,10 +140,11 @@ def decode(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> RgbArray:
 
 
 def decode_reduced(path: str | Path, max_side: int, *,
-                   max_pixels: int = MAX_PIXELS) -> tuple[RgbArray, tuple[int, int]]:
+                   max_pixels: int = MAX_SCAN_PIXELS) -> tuple[RgbArray, tuple[int, int]]:
     """The picture at most ``max_side`` pixels long, fast; never enlarged.
 
-    JPEG files are decoded at a half, a quarter or an eighth where that is enough.
+    JPEG files are decoded at a half, a quarter or an eighth where that is enough. Large scans take
+    turns, so that many threads need no more memory than one.
 
     Returns:
         uint8 array (h, w, 3) and (width, height) of the upright original.
@@ -126,7 +162,7 @@ def decode_reduced(path: str | Path, max_side: int, *,
 
 
 def probe(path: str | Path, *, verify: bool = False,
-          max_pixels: int = MAX_PIXELS) -> ImageInfo:
+          max_pixels: int = MAX_SCAN_PIXELS) -> ImageInfo:
     """Upright size and kind, from the header alone.
 
     Args:
@@ -146,7 +182,7 @@ def probe(path: str | Path, *, verify: bool = False,
             has_alpha=pixels.has_alpha(image))
         if verify:
             image.seek(0)
-            _finish(image, picture.orientation, None)
+            _finish(image, picture.orientation, pixels.fitted(image.size, _VERIFIED_SIDE))
         return info
 
 
@@ -235,8 +271,10 @@ class _opened:
             self.image = _identify(self.path, self.stream, self.max_pixels)
             self.orientation = _orientation(self.image)
             width, height = self.image.size
-            if width * height > self.max_pixels:
-                raise ImageError(self.path, pixels.too_large(width, height, self.max_pixels))
+            lean = self.image.mode in _LEAN
+            limit = self.max_pixels if lean else min(self.max_pixels, MAX_PIXELS)
+            if width * height > limit:
+                raise ImageError(self.path, pixels.too_large(width, height, limit))
         except BaseException as error:
             self.stream.close()
             self._translate(error)
@@ -297,14 +335,8 @@ def _identify(path: str | Path, stream: BinaryIO, max_pixels: int) -> Image.Imag
     stream.seek(0)
     formats = _formats()
     try:
-        with _open_lock:
-            # Pillow's own bomb check is a process-wide setting that warns first and refuses
-            # later; ours (max_pixels) is per call, so Pillow's is lifted while a header is read.
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(stream, formats=formats)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+        with _pillows_limit_lifted:
+            image = Image.open(stream, formats=formats)
         if not pixels.is_misread(image):
             return image
     except UnidentifiedImageError:
@@ -340,5 +372,7 @@ def _frames(image: Image.Image) -> int:
 
 
 def _finish(image: Image.Image, orientation: int, size: tuple[int, int] | None) -> RgbArray:
-    image.load()
-    return pixels.upright(np.array(pixels.to_srgb(image, size)), orientation)
+    width, height = image.size
+    with _large_lock if width * height > LARGE else nullcontext(), _pillows_limit_lifted:
+        image.load()
+        return pixels.upright(np.array(pixels.to_srgb(image, size)), orientation)

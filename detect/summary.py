@@ -82,7 +82,8 @@ def lines(summary: InferenceSummary) -> list[str]:
         f"{name}: " + ", ".join(f"{answer} {n:,}" for answer, n in answers.most_common(8))
         for name, answers in counts.attributes.items()]
     if summary.searched:
-        text.append(f"{summary.images_per_second:.1f} images/s")
+        speed = summary.images_per_second
+        text.append(f"{speed:.1f} images/s" if speed >= 0.1 else f"{1 / speed:,.0f} s an image")
     if counts.rejected:
         text.append(f"{counted(counts.rejected, 'file')} could not be read:")
         text += [f"  {n:,} x {reason}" for reason, n in counts.reasons.most_common(5)]

@@ -382,6 +382,27 @@ def test_big_scan_within_the_limit_gives_no_warning(
     assert not [w for w in recwarn if "bomb" in str(w.message).lower()]
 
 
+def test_a_scan_too_large_for_one_piece_is_seen_reduced(tmp_path: Path) -> None:
+    """More than Pillow would decode of a TIFF (179 million pixels), and than ``decode`` gives."""
+    Image.new("1", (15_000, 14_000), 1).save(tmp_path / "scan.tif", compression="tiff_deflate")
+    with pytest.raises(ImageError, match="15000x14000 pixels is more than"):
+        decode(tmp_path / "scan.tif")
+    small, size = decode_reduced(tmp_path / "scan.tif", 150)
+    assert size == (15_000, 14_000) and small.shape == (140, 150, 3) and small.min() == 255
+
+
+@pytest.mark.parametrize(("mode", "known"), [("RGB", True), ("RGBA", False), ("I;16", False)])
+def test_scans_that_would_be_copied_to_be_reduced_are_refused(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, known: bool) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    Image.new(mode, (20, 10)).save(tmp_path / "scan.tif")
+    if known:
+        assert decode_reduced(tmp_path / "scan.tif", 5)[1] == (20, 10)
+    else:
+        with pytest.raises(ImageError, match="20x10 pixels is more than the 100"):
+            decode_reduced(tmp_path / "scan.tif", 5)
+
+
 def test_threads(tmp_path: Path) -> None:
     files = []
     for orientation in range(1, 9):
