@@ -150,7 +150,7 @@ class Detectron2Detector(nn.Module):
         if cfg.weights not in ("auto", "none"):
             self._load(cfg.weights)
             return
-        if self._take(classifier):
+        if self._take(classifier, told=cfg.weights == "auto"):
             mean, std = classifier.mean.flatten() / 255, classifier.std.flatten() / 255
         else:
             address = _address(given)
@@ -170,8 +170,11 @@ class Detectron2Detector(nn.Module):
         for buffer, values in ((network.pixel_mean, mean), (network.pixel_std, std)):
             buffer.copy_((values.flip(0) if self._bgr else values)[:, None, None] * 255)
 
-    def _take(self, classifier: CropClassifier) -> bool:
-        """Copy the classifier's backbone if nearly all of it fits; says what was copied."""
+    def _take(self, classifier: CropClassifier, told: bool) -> bool:
+        """Copy the classifier's backbone if nearly all of it fits, and tell what was copied.
+
+        Where a model's own weights come after it, nobody need be ``told``.
+        """
         state = classifier.network.state_dict()
         offered = {f"backbone.bottom_up.pyramid.body.{name}": v for name, v in state.items()}
         for name, value in detectron2_names(state, flipped=self._bgr).items():
@@ -181,9 +184,10 @@ class Detectron2Detector(nn.Module):
         fits = {k: v for k, v in offered.items() if k in own and own[k].shape == v.shape}
         wanted = len(self._backbone.state_dict())
         enough = len(fits) >= ENOUGH * wanted
-        log.info("detectron2: %d of the backbone's %d tensors fit those of the classifier's %s: "
-                 "%s", len(fits), wanted, classifier.backbone_name,
-                 "taken over" if enough else "nothing is taken over")
+        if told:
+            log.info("detectron2: %d of the backbone's %d tensors fit those of the classifier's "
+                     "%s: %s", len(fits), wanted, classifier.backbone_name,
+                     "taken over" if enough else "nothing is taken over")
         if enough:
             copy_weights(fits, self.network)
         return enough
@@ -219,8 +223,7 @@ class Detectron2Detector(nn.Module):
         height, width = image.shape[-2:]
         scale = self.side / max(height, width)
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        pixels = nn.functional.interpolate(image[None], size, mode="bilinear",
-                                           align_corners=False)[0] * 255
+        pixels = nn.functional.interpolate(image[None], size, mode="bilinear")[0] * 255
         return {"image": pixels.flip(0) if self._bgr else pixels, "height": height, "width": width}
 
 
