@@ -94,18 +94,21 @@ def _boxes(found: Detections) -> Iterator[Box]:
 
 
 def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
-              workers: int = 2, quiet: bool = False) -> Predictions:
+              workers: int = 2, search: bool = True, quiet: bool = False) -> Predictions:
     """Search every image that can be scored, and have the classifier name what is known.
 
-    Boxes of all scores are kept: average precision needs the unlikely ones too.
+    Boxes of all scores are kept: average precision needs the unlikely ones too. Without ``search``,
+    which takes nearly all the time, only the naming is done.
 
     Raises:
         EvaluationError: No picture can be read.
     """
     columns, common = _crop_columns(detector.categories, data)
-    records = [record for record in data.images if is_boxed(record) or is_named(record)]
+    records = [record for record in data.images if is_named(record)
+               or (is_boxed(record) if search else record.boxes)]
     crops, pictures = _Naming(detector, columns, common), _Naming(detector, columns, common)
-    rejects, found = Rejects(), {}
+    rejects = Rejects()
+    found: dict[int, Detections] = {}
     stream = _decoded(data, records, batch_size + workers, workers, detector.working_side)
     decoded = progress(stream, total=len(records), desc="evaluating", quiet=quiet)
     while batch := list(islice(decoded, batch_size)):
@@ -118,9 +121,11 @@ def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
                              record.known_labels)
             else:
                 to_search.append((record, image))
-        results = detector.predict([image for _, image in to_search], threshold=0.0)
-        for (record, image), result in zip(to_search, results, strict=True):
-            found[record.id] = rescale(result, (record.width, record.height))
+        if search:
+            results = detector.predict([image for _, image in to_search], threshold=0.0)
+            found |= {record.id: rescale(result, (record.width, record.height))
+                      for (record, _), result in zip(to_search, results, strict=True)}
+        for record, image in to_search:
             boxes = [box for box in record.boxes if not box.iscrowd]
             scale = [image.shape[1] / record.width, image.shape[0] / record.height] * 2
             crops.add(image, as_boxes([box.xyxy for box in boxes]) * np.array(scale, np.float32),

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from musicon.datasets.command import DONE, SummaryTable
-from musicon.datasets.records import UserError, write_atomic
+from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
@@ -31,12 +31,17 @@ from musicon.detect.evaluation_run import (
     EvaluationResult,
     bar_values,
     run_evaluation,
+    select_split,
 )
 from musicon.detect.matching import PooledBoxes, average_precision, pool
+from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.prediction import NamedCrops, run_model
 
 ROUNDS = 1000
 FIGURES = {name: STAGE_FIGURES[name] for name in ("picture_top1", "crop_top1", "agnostic_ap50",
                                                   "false_alarms")}
+NAMING = ("crop_top1", "picture_top1")
+"""Figures of the classifier alone: a grid of no others searches no picture."""
 MINUTES = "minutes"
 
 
@@ -131,25 +136,37 @@ def _one(config: Config, stages: Sequence[str], grid: Grid,
     from musicon.detect.stages import train
 
     results = train(config, stages, quiet=quiet)
-    folder = results[-1].folder
-    found = {}
+    folder, found = results[-1].folder, {}
     for test, manifest in grid.tests.items():
-        out = folder.parent / "evaluation" / test
         split = "all" if test in grid.whole else "test"
-        done = run_evaluation(EvaluationOptions(data=manifest, out=out, split=split, model=folder,
-                                                quiet=quiet))
-        found[test] = _scored(done)
+        if set(grid.figures) <= set(NAMING):
+            found[test] = _named(folder, manifest, split, quiet)
+        else:
+            found[test] = _scored(run_evaluation(EvaluationOptions(
+                data=manifest, out=folder.parent / "evaluation" / test, split=split, model=folder,
+                quiet=quiet)))
     return sum(result.seconds for result in results) / 60, found
+
+
+def _named(folder: Path, manifest: Path, split: str, quiet: bool) -> Scored:
+    """What the classifier alone names rightly."""
+    data = select_split(Manifest.read(manifest), split, manifest)
+    said = run_model(ArtworkDetector.load(folder), data, search=False, quiet=quiet)
+    right = _right(said.crops, said.pictures)
+    return Scored({key: float(row.mean()) for key, row in right.items()}, right, None)
 
 
 def _scored(result: EvaluationResult) -> Scored:
     values = {key: value for key, value in bar_values(result).items() if value is not None}
-    right = {}
-    for key, said in (("crop_top1", result.named_crops), ("picture_top1", result.named_pictures)):
-        if said is not None and len(said.labels):
-            right[key] = said.probabilities.argmax(axis=1) == said.labels
     matched = result.metrics.matched
-    return Scored(values, right, pool(matched) if matched else None)
+    return Scored(values, _right(result.named_crops, result.named_pictures),
+                  pool(matched) if matched else None)
+
+
+def _right(crops: NamedCrops | None, pictures: NamedCrops | None) -> dict[str, NDArray[np.bool_]]:
+    return {key: said.probabilities.argmax(axis=1) == said.labels
+            for key, said in zip(NAMING, (crops, pictures), strict=True)
+            if said is not None and len(said.labels)}
 
 
 def compare(scored: Mapping[str, Mapping[int, Mapping[str, Scored]]],

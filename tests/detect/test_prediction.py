@@ -37,6 +37,10 @@ def test_classifier_names_true_boxes_and_whole_pictures(tmp_path: Path) -> None:
     assert crops.probabilities.argmax(axis=1).tolist() == [1, 2, 1, 2]
     assert crops.probabilities.sum(axis=1) == pytest.approx(np.ones(4), abs=1e-5)
     assert whole.labels.tolist() == [2]
+    alone = run_model(detector(), pictures(tmp_path), search=False, quiet=True)
+    assert alone.found == {} and alone.crops is not None and alone.pictures is not None
+    np.testing.assert_array_equal(alone.crops.probabilities, crops.probabilities)
+    np.testing.assert_array_equal(alone.pictures.probabilities, whole.probabilities)
 
 
 def test_classifier_columns_follow_the_names_not_the_ids(tmp_path: Path) -> None:
