@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
+from musicon.detect.checkpoints import WEIGHTS
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
     EvaluationOptions,
@@ -36,12 +37,15 @@ from musicon.detect.evaluation_run import (
 from musicon.detect.matching import PooledBoxes, average_precision, pool
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import NamedCrops, run_model
+from musicon.detect.stage_checks import manifest_file
+from musicon.detect.storage import digest, file_hash
 
 ROUNDS = 1000
 FIGURES = {name: STAGE_FIGURES[name] for name in ("picture_top1", "crop_top1", "agnostic_ap50",
                                                   "false_alarms")}
 NAMING = ("crop_top1", "picture_top1")
 """Figures of the classifier alone: a grid of no others searches no picture."""
+KEPT = "scored.json"
 MINUTES = "minutes"
 
 
@@ -78,6 +82,30 @@ class Scored:
     figures: Mapping[str, float]
     right: Mapping[str, NDArray[np.bool_]]
     pooled: PooledBoxes | None
+
+    def write(self, file: Path, key: str) -> None:
+        """Keep it for the next run of the same grid."""
+        document = {"key": key, "figures": self.figures,
+                    "right": {name: rows.tolist() for name, rows in self.right.items()},
+                    "pooled": self.pooled and {name: value.tolist()
+                                               for name, value in vars(self.pooled).items()}}
+        write_atomic(file, json.dumps(document))
+
+    @classmethod
+    def read(cls, file: Path, key: str) -> Scored | None:
+        """What was kept; None where that is of another model or other pictures, or nothing."""
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if document["key"] != key:
+            return None
+        pooled = document["pooled"]
+        return cls(document["figures"],
+                   {name: np.array(rows, bool) for name, rows in document["right"].items()},
+                   pooled and PooledBoxes(
+                       np.array(pooled["scores"], float), np.array(pooled["hits"], bool),
+                       np.array(pooled["image"], np.int64), np.array(pooled["to_find"], np.int64)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,12 +167,17 @@ def _one(config: Config, stages: Sequence[str], grid: Grid,
     folder, found = results[-1].folder, {}
     for test, manifest in grid.tests.items():
         split = "all" if test in grid.whole else "test"
-        if set(grid.figures) <= set(NAMING):
-            found[test] = _named(folder, manifest, split, quiet)
-        else:
-            found[test] = _scored(run_evaluation(EvaluationOptions(
-                data=manifest, out=folder.parent / "evaluation" / test, split=split, model=folder,
-                quiet=quiet)))
+        out = folder.parent / "evaluation" / test
+        naming = set(grid.figures) <= set(NAMING)
+        key = digest({"weights": file_hash(folder / WEIGHTS), "split": split, "naming": naming,
+                      "data": file_hash(manifest_file(manifest))})
+        known = Scored.read(out / KEPT, key)
+        if known is None:
+            known = (_named(folder, manifest, split, quiet) if naming else
+                     _scored(run_evaluation(EvaluationOptions(
+                         data=manifest, out=out, split=split, model=folder, quiet=quiet))))
+            known.write(out / KEPT, key)
+        found[test] = known
     return sum(result.seconds for result in results) / 60, found
 
 

@@ -44,6 +44,19 @@ def test_seeds_are_averaged_and_the_same_model_differs_by_nothing() -> None:
     assert rows[1]["values"] == [0.5, 0.5] and rows[1]["interval"] == [0, 0]
 
 
+def test_scores_are_kept_for_the_same_model_and_pictures_alone(tmp_path: Path) -> None:
+    pooled = PooledBoxes(np.array([0.9, 0.8, 0.3]), np.array([True, False, True]),
+                         np.array([0, 1, 2]), np.array([1, 1, 1]))
+    scored = Scored({"agnostic_ap50": 0.5}, {"crop_top1": np.array([True, False])}, pooled)
+    assert Scored.read(tmp_path / "scored.json", "a") is None
+    scored.write(tmp_path / "scored.json", "a")
+    again = Scored.read(tmp_path / "scored.json", "a")
+    assert again is not None and again.figures == scored.figures and again.pooled is not None
+    np.testing.assert_equal(vars(again.pooled), vars(pooled))
+    np.testing.assert_equal(dict(again.right), dict(scored.right))
+    assert Scored.read(tmp_path / "scored.json", "b") is None
+
+
 def test_a_figure_that_one_variant_lacks_has_no_interval() -> None:
     empty = Scored({}, {}, None)
     rows = compare({"a": {0: {"art": empty}}, "b": {0: {"art": crops(np.ones(3, bool))}}},
@@ -90,5 +103,8 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
     assert 0 < counts[0] < counts[1]
     weights = tmp_path / "out" / "plain" / "seed-0" / "cytomine" / "model" / "weights.safetensors"
     made = weights.stat().st_mtime_ns
+    report = weights.parents[1] / "evaluation" / "scenes" / "report.html"
+    report.unlink()
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert weights.stat().st_mtime_ns == made and again.stdout == first.stdout
+    assert not report.exists()  # not scored again
