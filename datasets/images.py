@@ -53,7 +53,6 @@ _LEAN = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
 """Modes that are reduced without a larger copy: those that a scan may have."""
 
 
-
 class _Lifted:
     """Context without Pillow's own bomb check, for any number of threads at once.
 
@@ -136,7 +135,7 @@ def decode(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> RgbArray:
         ImageError: Missing, unreadable, truncated, no picture, or too large.
     """
     with _opened(path, max_pixels) as picture:
-        return _finish(picture.image, picture.orientation, None)
+        return _finish(picture, None)
 
 
 def decode_reduced(path: str | Path, max_side: int, *,
@@ -158,7 +157,7 @@ def decode_reduced(path: str | Path, max_side: int, *,
     with _opened(path, max_pixels) as picture:
         wanted = pixels.fitted(picture.image.size, max_side)
         picture.image.draft(None, wanted)  # None keeps the colour mode
-        return _finish(picture.image, picture.orientation, wanted), picture.upright_size
+        return _finish(picture, wanted), picture.upright_size
 
 
 def probe(path: str | Path, *, verify: bool = False,
@@ -182,7 +181,7 @@ def probe(path: str | Path, *, verify: bool = False,
             has_alpha=pixels.has_alpha(image))
         if verify:
             image.seek(0)
-            _finish(image, picture.orientation, pixels.fitted(image.size, _VERIFIED_SIDE))
+            _finish(picture, pixels.fitted(image.size, _VERIFIED_SIDE))
         return info
 
 
@@ -343,7 +342,7 @@ def _identify(path: str | Path, stream: BinaryIO, max_pixels: int) -> Image.Imag
         pass
     unusual = None
     if head[:4] in pixels.TIFF_MAGIC:
-        unusual = pixels.open_unusual_tiff(stream, max_pixels)
+        unusual = pixels.open_unusual_tiff(stream, min(max_pixels, MAX_PIXELS))  # read whole
     if unusual is None:
         raise ImageError(path, pixels.what_it_is(head))
     return unusual
@@ -371,8 +370,10 @@ def _frames(image: Image.Image) -> int:
         return 1
 
 
-def _finish(image: Image.Image, orientation: int, size: tuple[int, int] | None) -> RgbArray:
-    width, height = image.size
+def _finish(picture: _opened, size: tuple[int, int] | None) -> RgbArray:
+    image, orientation = picture.image, picture.orientation
+    # A progressive JPEG is held whole while it is decoded, however small it is wanted.
+    width, height = picture.upright_size if "progressive" in image.info else image.size
     with _large_lock if width * height > LARGE else nullcontext(), _pillows_limit_lifted:
         image.load()
         return pixels.upright(np.array(pixels.to_srgb(image, size)), orientation)

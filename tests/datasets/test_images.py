@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import struct
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -401,6 +402,32 @@ def test_scans_that_would_be_copied_to_be_reduced_are_refused(
     else:
         with pytest.raises(ImageError, match="20x10 pixels is more than the 100"):
             decode_reduced(tmp_path / "scan.tif", 5)
+
+
+def test_planar_tiff_of_a_scan_s_size_is_refused_too(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 10, 20), np.uint16), photometric="rgb",
+                     planarconfig="separate")
+    with pytest.raises(ImageError, match="20x10 pixels is more than the 100"):
+        decode_reduced(tmp_path / "a.tif", 5)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_large_progressive_jpegs_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            progressive: bool) -> None:
+    """Others are decoded at an eighth, but libjpeg holds all coefficients of a progressive one."""
+    monkeypatch.setattr(images, "LARGE", 1000)
+    Image.new("RGB", (80, 80)).save(tmp_path / "a.jpg", progressive=progressive)
+    done = threading.Event()
+    thread = threading.Thread(
+        target=lambda: (decode_reduced(tmp_path / "a.jpg", 10), done.set()))
+    with images._large_lock:
+        thread.start()
+        assert done.wait(1 if progressive else 30) is not progressive
+    thread.join()
+    assert done.is_set()
 
 
 def test_threads(tmp_path: Path) -> None:
