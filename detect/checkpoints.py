@@ -108,6 +108,10 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
         raise ModelFolderError(f"{root}: this model tells a work's {lineage['task']} and finds no "
                                f"instruments; give it with --attributes {lineage['task']}={root}")
     config, categories = read_config(root, lineage, Config), read_categories(root, lineage)
+    if isinstance(config.detector.config, Path):  # reading such a file may run it
+        raise ModelFolderError(f"{root / CONFIG}: detector.config names a file instead of holding "
+                               "what is in it, which training never writes; copy the folder again, "
+                               f"or {_remedy(lineage)}")
     metrics, state = read_metrics(root), read_weights(root, lineage)
     untrained = {"weights": "none"}  # nothing is fetched that would be overwritten at once
     classifier = classifiers.build(config.classifier.model_copy(update=untrained), len(categories))

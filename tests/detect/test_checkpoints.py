@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from musicon.datasets.records import Category
 from musicon.detect import classifier as classifiers
@@ -87,6 +88,18 @@ def test_a_model_folder_gives_back_the_same_model(trained: Path) -> None:
                     again.detector.detect([image])[0].values(), strict=True):
         torch.testing.assert_close(a, b)
     assert sorted(p.name for p in trained.iterdir()) == sorted(MODEL_FILES)
+
+
+def test_a_model_folder_cannot_have_a_file_run(copied: Path) -> None:
+    """detectron2 runs a configuration file when it reads it; a folder may come from anybody."""
+    program, ran = copied / "network.py", copied / "ran"
+    program.write_text(f"open({str(ran)!r}, 'w').close()")
+    settings = yaml.safe_load((copied / "config.yaml").read_text())
+    settings["detector"] |= {"engine": "detectron2", "config": str(program)}
+    (copied / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ModelFolderError, match=r"detector\.config names a file .* --stage mimo"):
+        load_model(copied)
+    assert not ran.exists()
 
 
 def test_the_same_weights_are_the_same_bytes(trained: Path, tmp_path: Path) -> None:
