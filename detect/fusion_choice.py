@@ -6,6 +6,7 @@ classifier alone and products of the two can be compared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -112,4 +113,5 @@ def calibrate(fusion: FusionConfig, found: Mapping[int, Detections], validation:
     metrics = evaluate(validation, {
         i: replace(said, scores=calibrated(torch.from_numpy(said.scores), fusion).numpy())
         for i, said in found.items()}, model_categories=categories)
-    return fusion.model_copy(update={"threshold": round(metrics.threshold, 6)}), metrics
+    down = math.floor(metrics.threshold * 1e6) / 1e6  # up would lose a box that lies on it
+    return fusion.model_copy(update={"threshold": down}), metrics

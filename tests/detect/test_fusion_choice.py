@@ -9,8 +9,10 @@ from finder import CATEGORIES, ColourFinder, ColourNamer, picture, settings
 from PIL import Image
 from torch import Tensor
 
+from musicon.datasets.boxes import as_boxes
 from musicon.datasets.records import Box, ImageRecord, Manifest
 from musicon.detect.config import FusionConfig
+from musicon.detect.detections import Detections
 from musicon.detect.evaluation import evaluate
 from musicon.detect.fusion_choice import WEIGHTS, calibrate, candidates, choose, try_rules
 from musicon.detect.pipeline import ArtworkDetector
@@ -101,6 +103,17 @@ def test_opinions_fuse_to_what_the_pipeline_finds(validation: Manifest) -> None:
             np.testing.assert_array_equal(found.scores, expected.scores)
             assert found.sure == expected.sure
     assert run_model(model, validation, quiet=True).found[1].sure == (("lute", "leaf"),)
+
+
+def test_the_threshold_keeps_the_last_box_worth_showing(validation: Manifest) -> None:
+    score = np.float32(2 / 3)  # which a rounded threshold would lie above
+    found = {record.id: Detections(
+        as_boxes([box.xyxy for box in record.boxes]), *(
+            np.full(len(record.boxes), value) for value in (score, 3, score, score)),
+        (record.width, record.height)) for record in validation.images}
+    fusion, metrics = calibrate(FusionConfig(), found, validation, CATEGORIES)
+    assert (fusion.slope, fusion.shift, metrics.found.hits) == (1.0, 0.0, 4)
+    assert metrics.threshold - 1e-6 <= fusion.threshold <= score
 
 
 def test_calibrated_scores_are_probabilities_and_find_the_same_boxes(validation: Manifest) -> None:
