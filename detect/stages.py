@@ -138,6 +138,8 @@ class Stage:
         self.categories = stage_categories(shown_classes(manifest), self.parent,
                                            self.settings.keep_classes)
         self.source = manifest.info.get("source")
+        if self.parent is not None and self.parent.lineage.get("source") != self.source:
+            self.source = None  # the model has learnt from more than one
         self.fingerprint = self._fingerprint()
         cache = run.cache / digest({**self.fingerprint, "fits": None, "fusion": None})[:12]
         self.context = StageContext(name, config, self.categories, cache, fabric.device, quiet,
@@ -284,7 +286,7 @@ class Stage:
         config = self.config.model_copy(update={"fusion": written})
         validation = validation_manifest(self.context)
         if not any(record.boxes for record in validation.images):
-            fusion = candidates(written)[0]
+            fusion = candidates(self.config.fusion)[0]
             self.say(f"stage {self.name}: no boxed validation image, so the threshold stays "
                      f"{fusion.threshold}")
             return self.config.model_copy(update={"fusion": fusion}), {"validation": None}

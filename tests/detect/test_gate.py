@@ -37,7 +37,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             swapped = name == "wrong" and split == "train"
             records.append(ImageRecord(i, f"{i}.png", 48, 48, labels=(1 + (i + swapped) % 2,),
                                        domain="mimo", split=split))
-        Manifest(root / name, CLASSES, tuple(records)).write(root / name)
+        info = {"source": "folder" if name == "right" else "atelier"}
+        Manifest(root / name, CLASSES, tuple(records), info).write(root / name)
     return root
 
 
@@ -48,6 +49,7 @@ def settings(photos: Path, output: Path, second: str, **changes: Any) -> Config:
     still = {"steps": 0}
     return parse({
         "output": str(output), "device": "cpu",
+        "fusion": {"slope": 2.0, "shift": -1.0, "threshold": 0.4},
         "classifier": {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 32},
         "detector": {"image_size": 128, "fpn_channels": 16, "anchor_sizes": [16, 32, 64, 100]},
         "stages": {"mimo": {"manifest": str(photos / "right"), "classifier": fit,
@@ -72,6 +74,7 @@ def test_the_parent_is_kept_where_training_did_harm(
     assert json.loads((second.folder / "metrics.json").read_text())["gate"]["classifier"] == gate
     lineage = json.loads((second.folder / "lineage.json").read_text())
     assert lineage["kept_from_parent"] == ["classifier"]
+    assert (parent.lineage["source"], lineage["source"]) == ("folder", None)  # not drawn only
     assert "the parent's weights are kept" in caplog.text
 
 
@@ -81,7 +84,9 @@ def test_a_harmless_stage_ships_what_it_learnt(photos: Path, tmp_path: Path) -> 
     gate = second.metrics["gate"]["classifier"]
     assert gate["kept"] == "trained" and gate["trained"] >= gate["parent"]
     child = load_model(second.folder)
-    assert child.lineage["kept_from_parent"] == []
+    assert child.lineage["kept_from_parent"] == [] and child.lineage["source"] == "folder"
+    fusion = child.config.fusion  # nothing is boxed here, so it stays as it is written
+    assert (fusion.slope, fusion.shift, fusion.threshold) == (2.0, -1.0, 0.4)
     before = load_model(first.folder).classifier.state_dict()
     assert any(not torch.equal(before[name], value)
                for name, value in child.classifier.state_dict().items() if name != "temperature")
