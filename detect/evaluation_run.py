@@ -202,9 +202,10 @@ def _predict(options: EvaluationOptions, data: Manifest, whole: Manifest,
 
 def _facts(options: EvaluationOptions, data: Manifest) -> dict[str, str]:
     source = str(options.model) if options.predictions is None else str(options.predictions)
+    looks = str(options.test_time) if options.predictions is None else ""
     return {"model" if options.predictions is None else "predictions": source,
             "data": str(options.data), "split": options.split, "pictures": f"{len(data):,}",
-            **({"further looks": str(options.test_time)} if str(options.test_time) else {}),
+            **({"further looks": looks} if looks else {}),
             "date": date.today().isoformat()}
 
 
