@@ -239,24 +239,35 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
 
     ``st_george`` and ``saint_george`` are, ``christ_child`` and ``christ_kid`` nobody can tell.
     """
-    keys = {name: normalise(name) for name in names}
-    return [(first, second) for first, second in combinations(keys, 2)
-            if _alike(keys[first], keys[second])]
+    forms = [_Forms(name, key, sorted(key.split()),
+                    {stem for stem, language in singulars(key) if language == "en"})
+             for name, key in ((name, normalise(name)) for name in dict.fromkeys(names))]
+    return [(first.name, second.name) for first, second in combinations(forms, 2)
+            if _alike(first, second)]
 
 
-def _alike(first: str, second: str) -> bool:
-    if first.split() == second.split() or sorted(first.split()) == sorted(second.split()):
+class _Forms(NamedTuple):
+    """A name, and what it is compared by: made once, as pairs may be a million."""
+
+    name: str
+    key: str
+    words: list[str]
+    singulars: set[str]
+
+
+def _alike(first: _Forms, second: _Forms) -> bool:
+    if first.words == second.words or first.key in second.singulars \
+            or second.key in first.singulars:
         return True
-    if any(stem == one for one, other in ((first, second), (second, first))
-           for stem, language in singulars(other) if language == "en"):
+    edits = OSA.distance(first.key, second.key, score_cutoff=2)
+    if edits <= 2 and (min(len(first.key), len(second.key)) >= _LONG
+                       or is_misspelling(first.key, Near(0, second.key, edits))):
         return True
-    edits = OSA.distance(first, second, score_cutoff=2)
-    if edits <= 2 and (min(len(first), len(second)) >= _LONG
-                       or is_misspelling(first, Near(0, second, edits))):
-        return True
-    differing = [pair for pair in zip(first.split(), second.split(), strict=False)
+    if len(first.words) != len(second.words):
+        return False
+    differing = [pair for pair in zip(first.key.split(), second.key.split(), strict=True)
                  if pair[0] != pair[1]]
-    return (len(first.split()) == len(second.split()) > len(differing) == 1
+    return (len(first.words) > len(differing) == 1
             and _shortened(*sorted(differing[0], key=len)))
 
 
