@@ -299,7 +299,7 @@ class ArtworkDetector:
         return probabilities
 
     def _tensor(self, image: NDArray[np.uint8]) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        pixels = torch.from_numpy(np.require(image, np.uint8, ["C", "W"])).to(self.device)
         return pixels.permute(2, 0, 1).float().div(255)
 
     def _autocast(self) -> AbstractContextManager[Any]:
