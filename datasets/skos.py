@@ -7,9 +7,11 @@ go to MIMO's own addresses and to Wikidata.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
+from musicon.datasets.files import UserError
 from musicon.datasets.hornbostel_sachs import HsClass
 from musicon.datasets.taxonomy import Instrument, Taxonomy
 
@@ -17,6 +19,7 @@ BASE = "urn:musicon:"
 KEYWORDS = "http://www.mimo-db.eu/InstrumentsKeywords/"
 CLASSES = "http://www.mimo-db.eu/HornbostelAndSachs/"
 WIKIDATA = "http://www.wikidata.org/entity/"
+_BASE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:([^\s<>"{}|^`\\]*[/#:])?')
 _SKOS = "http://www.w3.org/2004/02/skos/core#"
 
 Statement = tuple[str, str]
@@ -29,7 +32,13 @@ def turtle(taxonomy: Taxonomy, base: str = BASE) -> Iterator[str]:
     Args:
         taxonomy: What to write.
         base: What our own concepts' addresses begin with, such as ``https://example.org/``.
+
+    Raises:
+        UserError: A base that no address can begin with.
     """
+    if not _BASE.fullmatch(base):
+        raise UserError(f"--base {base}: write an address that ends in /, # or :, such as "
+                        "https://example.org/")
     yield f"@prefix skos: <{_SKOS}> .\n"
     schemes = {"instruments": "Musical instruments", "classes": "Hornbostel-Sachs"}
     for scheme, title in schemes.items():

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+import pytest
+
 from musicon.datasets import skos
+from musicon.datasets.files import UserError
 from musicon.datasets.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.load()
@@ -46,3 +49,7 @@ def test_every_concept_keeps_the_rules_of_skos() -> None:
 def test_addresses_of_ones_own() -> None:
     text = "".join(skos.turtle(TAXONOMY, "https://example.org/"))
     assert "urn:musicon" not in text and "<https://example.org/instrument/harp> a skos:" in text
+    assert next(skos.turtle(TAXONOMY, "urn:ours:"))
+    for broken in ("https://example.org", "example.org/", "https://a b/", "https://a>/", ""):
+        with pytest.raises(UserError, match="--base .*: write an address that ends in"):
+            next(skos.turtle(TAXONOMY, broken))
