@@ -82,9 +82,10 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         else:
             rejects.add(path, fault)
     if not found:
-        raise SourceError(
-            f"{options.path}: {len(files)} pictures, but none in a folder of its class; expected "
-            f"{root.name}/CLASS/*.jpg, or give --class NAME")
+        expected = ("called after one instrument; expected harp_01.jpg" if options.by_name else
+                    f"in a folder of its class; expected {root.name}/CLASS/*.jpg")
+        raise SourceError(f"{options.path}: {len(files)} pictures, but none {expected}, or give "
+                          "--class NAME")
     classes = sorted({name for _, name, _ in found} - {UNLABELLED})
     names = class_names.resolve(classes, options)
     records = []

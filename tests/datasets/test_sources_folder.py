@@ -255,3 +255,5 @@ def test_names_of_files_tell_the_class(tmp_path: Path, draw: Draw, read_source: 
     assert {Path(file).name: reason for file, reason in rejects.rows} == {
         "treble_clef.png": "its name tells no instrument",
         "lute and harp.png": "its name tells harp and lute"}
+    with pytest.raises(SourceError, match=r"none called after one instrument.*--class NAME"):
+        read_source("folder", tmp_path / "x", "--by-name")
