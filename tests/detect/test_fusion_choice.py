@@ -107,10 +107,12 @@ def test_opinions_fuse_to_what_the_pipeline_finds(validation: Manifest) -> None:
 
 def test_the_threshold_keeps_the_last_box_worth_showing(validation: Manifest) -> None:
     score = np.float32(2 / 3)  # which a rounded threshold would lie above
-    found = {record.id: Detections(
-        as_boxes([box.xyxy for box in record.boxes]), *(
-            np.full(len(record.boxes), value) for value in (score, 3, score, score)),
-        (record.width, record.height)) for record in validation.images}
+    found = {}
+    for record in validation.images:
+        boxes = as_boxes([box.xyxy for box in record.boxes])
+        scores = np.full(len(boxes), score)
+        found[record.id] = Detections(boxes, scores, np.full(len(boxes), 3), scores, scores,
+                                      (record.width, record.height))
     fusion, metrics = calibrate(FusionConfig(), found, validation, CATEGORIES)
     assert (fusion.slope, fusion.shift, metrics.found.hits) == (1.0, 0.0, 4)
     assert metrics.threshold - 1e-6 <= fusion.threshold <= score
