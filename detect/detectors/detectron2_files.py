@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from musicon.datasets.records import UserError
 from musicon.detect.config import ConfigError
 
@@ -137,17 +139,27 @@ def _name(thing: Any) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def adapted(tree: Any, outputs: int) -> Any:
-    """A LazyConfig's tree for other classes, with nothing frozen and nothing foreign in it."""
+def _is_layer(target: str) -> bool:
+    """Whether building it builds a layer or network of detectron2's or PyTorch's, and no more."""
     from detectron2.utils.registry import locate
 
+    if not target.startswith(LAZY_MODULES):
+        return False
+    thing = locate(target)
+    name = _name(thing)
+    if name.startswith("torch."):  # some of its functions import what they are told to
+        return isinstance(thing, type) and issubclass(thing, nn.Module)
+    return name.startswith(LAZY_MODULES) and "mmdet" not in name  # which loads weights by itself
+
+
+def adapted(tree: Any, outputs: int) -> Any:
+    """A LazyConfig's tree for other classes, with nothing frozen and nothing foreign in it."""
     if isinstance(tree, list):
         return [adapted(item, outputs) for item in tree]
     if not isinstance(tree, Mapping):
         return tree
     target = tree.get("_target_")
-    if target is not None and not (target.startswith(LAZY_MODULES) and
-                                   _name(locate(target)).startswith(LAZY_MODULES)):
+    if target is not None and not _is_layer(target):
         raise ConfigError(f"detector.config: {target} is none of detectron2's layers and networks; "
                           "a model folder may build no other")
     ours = {"num_classes": outputs, "freeze_at": 0}

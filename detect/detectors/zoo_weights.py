@@ -15,14 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from musicon.detect.backbones import BackboneError, read_weight_file
-
-ARRAYS_NEED = {"numpy": {"ndarray", "dtype"}, "_codecs": {"encode"}, "collections": {"OrderedDict"},
-               "numpy._core.multiarray": {"_reconstruct", "scalar"},
-               "numpy._core.numeric": {"_frombuffer"}}
-"""Module -> what a pickle of arrays takes from it (``numpy.core`` is the older name)."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +36,75 @@ class ZooWeights:
     by_suffix: bool
 
 
+class _DType:
+    """Stands for ``numpy.dtype``: plain numbers, whose layout no later state can change."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if not re.fullmatch(r"[<>=|]?(f[248]|i[1248]|[ub]1)", name):
+            raise pickle.UnpicklingError(f"it holds values of type {name}, which no weights are")
+        self.name, self.order = name.lstrip("<>=|"), "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[2:5] != (None, None, None):
+            raise pickle.UnpicklingError("it holds a compound type, which no weights are")
+        self.order = {"<": "<", ">": ">"}.get(state[1], "=")
+
+    def values(self, raw: bytes | str) -> NDArray[Any]:
+        """The numbers of a buffer (N,); files of Python 2 have text in place of bytes."""
+        data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+        stored = np.dtype(self.order + self.name)
+        return np.frombuffer(data, stored).astype(stored.newbyteorder("="))
+
+
+class _Array:
+    """Stands for ``numpy.ndarray``: filled from bytes, and only by values that fit."""
+
+    values: NDArray[Any]
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, raw = state
+        self.values = dtype.values(raw).reshape(shape, order="F" if fortran else "C")
+
+    @classmethod
+    def reconstruct(cls, *_: object) -> _Array:
+        """As ``numpy`` makes the array that its state then fills."""
+        return cls()
+
+    @classmethod
+    def from_buffer(cls, raw: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
+        """As ``numpy`` makes arrays in pickles of protocol 5."""
+        found = cls()
+        found.__setstate__((1, shape, dtype, order == "F", raw))
+        return found
+
+
+STAND_INS: Mapping[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _DType,
+    ("numpy", "ndarray"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array.reconstruct,
+    ("numpy._core.multiarray", "scalar"): lambda dtype, raw: dtype.values(raw)[0],
+    ("numpy._core.numeric", "_frombuffer"): _Array.from_buffer,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    ("__builtin__", "bytes"): lambda: b"",  # of an empty array, at protocol 2
+    ("collections", "OrderedDict"): dict,
+}
+"""What a pickle of arrays asks for, and what it gets: NumPy's own would let a file change an
+array's type after it was filled, and so reach any memory."""
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Reads pickles of NumPy arrays and plain Python values, and refuses all else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few names that arrays need.
+        """The few names that arrays need (``numpy.core`` is the older name of ``numpy._core``).
 
         Raises:
             pickle.UnpicklingError: Any other name.
         """
-        module = module.replace("numpy.core.", "numpy._core.")
-        if name not in ARRAYS_NEED.get(module, ()):
+        known = STAND_INS.get((module.replace("numpy.core.", "numpy._core."), name))
+        if known is None:
             raise pickle.UnpicklingError(f"it would run {module}.{name}, which no array needs")
-        return super().find_class(module, name)
+        return known
 
 
 def read_zoo(file: Path) -> ZooWeights:
@@ -65,6 +117,8 @@ def read_zoo(file: Path) -> ZooWeights:
     named = isinstance(held.get("model"), Mapping)
     caffe = file.suffix == ".pkl" and not named
     state = held["model"] if named else held.get("blobs", held)
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise BackboneError(f"{file}: it holds no named weights")
     return ZooWeights(
         {name: tensor for name, value in state.items()
          if not name.endswith("_momentum") and (tensor := _tensor(value)) is not None},
@@ -102,6 +156,6 @@ def _unpickled(file: Path) -> Mapping[str, Any]:
 
 
 def _tensor(value: Any) -> Tensor | None:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-        return torch.from_numpy(np.array(value))
+    if isinstance(value, _Array):
+        return torch.from_numpy(value.values)
     return value if isinstance(value, Tensor) else None

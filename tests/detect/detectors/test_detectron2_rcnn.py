@@ -155,14 +155,39 @@ def test_a_pickle_is_read_for_its_arrays_and_never_run(
                                              "lr": 0.1}}))
     held = read_zoo(file)
     assert (held.author, held.by_suffix, list(held.state)) == ("Caffe2", True, ["conv1_w"])
-    for evil in (Evil(), {"model": {"a.weight": Evil()}},
-                 {"model": {"a": np.array([Evil()], dtype=object)}}):
+    for evil, reason in ((Evil(), r"it would run builtins\.print"),
+                         ({"model": {"a.weight": Evil()}}, r"it would run builtins\.print"),
+                         ({"model": {"a": np.array([Evil()], object)}}, "values of type O8"),
+                         ({"model": {"a": np.zeros(2, "f4,f4")}}, "values of type V8"),
+                         ({"model": {3: weight}}, "no named weights"),
+                         ({"blobs": [weight]}, "no named weights")):
         file.write_bytes(pickle.dumps(evil))
-        with pytest.raises(BackboneError, match=r"it would run builtins\.print"):
+        with pytest.raises(BackboneError, match=reason):
             read_zoo(file)
     assert capsys.readouterr().out == ""
     torch.save({"model": {"a.weight": torch.ones(2)}}, tmp_path / "model.pth")
     assert read_zoo(tmp_path / "model.pth").state["a.weight"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "f8", "f2", "i8", "u1", "?"])
+def test_arrays_of_every_kind_come_back(tmp_path: Path, kind: str, protocol: int) -> None:
+    array = np.asfortranarray(np.arange(6).reshape(2, 3)).astype(kind)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": array, "b": array[:, :0]}, protocol))
+    held = read_zoo(tmp_path / "a.pkl").state
+    np.testing.assert_array_equal(held["a"].numpy(), array)
+    assert held["b"].shape == (2, 0)
+
+
+def test_an_array_cannot_become_one_of_objects(tmp_path: Path) -> None:
+    """Filled with a number, then told to hold a pointer: NumPy's own reader would follow it."""
+    whole = pickle.dumps({"a": np.arange(1), "b": np.dtype("i8")}, protocol=2)
+    at = whole.rindex(b"s.") if whole.endswith(b"s.") else whole.rindex(b"u.")
+    # The type is the last thing made: give it the state of a record with an object in it.
+    state = b"(K\x03X\x01\x00\x00\x00|NX\x01\x00\x00\x00x\x85}K\x08K\x01K\x3ftb"
+    (tmp_path / "a.pkl").write_bytes(whole[:at] + state + whole[at:])
+    with pytest.raises(BackboneError, match="compound type"):
+        read_zoo(tmp_path / "a.pkl")
 
 
 def test_names_of_a_resnet() -> None:
