@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -81,8 +82,8 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
 def lock(stream: IO[str], wait: bool = False) -> bool:
     """Take an open file for this process alone, until it is closed; False where another has it.
 
-    The system gives it back even after a kill. Where the system has no such locks (outside
-    POSIX), two runs at once are the user's care.
+    The system gives it back even after a kill. Where there are no such locks (outside POSIX, on
+    some network drives), two runs at once are the user's care.
     """
     try:
         import fcntl
@@ -92,6 +93,9 @@ def lock(stream: IO[str], wait: bool = False) -> bool:
         fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
     return True
 
 

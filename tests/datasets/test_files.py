@@ -1,0 +1,35 @@
+"""Lock files: one process at a time, and drives that know no locks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from musicon.datasets.files import UserError, locked
+
+
+def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
+    busy = UserError("wait for the other run")
+    with locked(tmp_path / "new" / "lock", busy):
+        with pytest.raises(UserError, match="wait for the other"), \
+                locked(tmp_path / "new" / "lock", busy):
+            pass
+    with locked(tmp_path / "new" / "lock", busy):
+        pass
+
+
+@pytest.mark.parametrize(("code", "goes_on"), [(errno.ENOLCK, True), (errno.EIO, False)])
+def test_a_drive_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int,
+                               goes_on: bool) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(code, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    if goes_on:
+        with locked(tmp_path / "lock"):
+            return
+    with pytest.raises(OSError, match="no locks"), locked(tmp_path / "lock"):
+        pass
