@@ -12,12 +12,11 @@ from musicon.datasets.files import UserError, locked
 
 
 def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
-    busy = UserError("wait for the other run")
-    with locked(tmp_path / "new" / "lock", busy):
-        with pytest.raises(UserError, match="wait for the other"), \
-                locked(tmp_path / "new" / "lock", busy):
-            pass
-    with locked(tmp_path / "new" / "lock", busy):
+    file, busy = tmp_path / "new" / "lock", UserError("wait for the other run")
+    with locked(file, busy), pytest.raises(UserError, match="wait for the other"), \
+            locked(file, busy):
+        pass
+    with locked(file, busy):
         pass
 
 
