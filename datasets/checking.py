@@ -15,7 +15,8 @@ from typing import Any
 
 from musicon.datasets.boxes import Xyxy, orient
 from musicon.datasets.command import counted
-from musicon.datasets.images import ImageError, ImageInfo, probe, sha256
+from musicon.datasets.files import sha256
+from musicon.datasets.images import ImageError, ImageInfo, probe
 from musicon.datasets.records import SPLITS, Box, ImageRecord, Rejects
 
 MIN_SIDE = 1.0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import gc
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 
 class UserError(ValueError):
@@ -50,23 +51,42 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def sha256(path: str | Path) -> str:
+    """Check sum of the file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def write_atomic(path: str | Path, data: str | bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one, never a part.
-
-    Temporary name in the same folder, fsync, rename.
 
     Raises:
         OSError: No space, no permission, ...; ``filename`` is always set.
     """
+    with writing(path) as stream:
+        stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[BinaryIO]:
+    """A stream whose file is there, whole, when the block has ended without an error.
+
+    Temporary name in the same folder, fsync, rename.
+
+    Raises:
+        OSError: As ``write_atomic``.
+    """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    payload = data.encode("utf-8") if isinstance(data, str) else data
     name = None
     try:
         handle, name = tempfile.mkstemp(
             dir=file.parent, prefix=f".{file.name[:50]}.", suffix=".part")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(payload)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)

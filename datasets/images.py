@@ -7,7 +7,6 @@ cataloguer understands. Safe to call from many threads.
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -183,15 +182,6 @@ def probe(path: str | Path, *, verify: bool = False,
             image.seek(0)
             _finish(picture, pixels.fitted(image.size, _VERIFIED_SIDE))
         return info
-
-
-def sha256(path: str | Path) -> str:
-    """Check sum of the file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find_images(path: str | Path) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256
 from musicon.datasets.records import ImageRecord, Manifest, Rejects
 
 Item = tuple[Path, ImageRecord]

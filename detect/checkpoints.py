@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Category, Manifest, UserError, write_atomic
 from musicon.detect.config import Config, ConfigError, S, Settings, dump, load_as
-from musicon.detect.storage import file_hash, write_tensors
+from musicon.detect.storage import write_tensors
 
 FORMAT = 1
 """Of model folders, in ``lineage.json``; raised whenever an older reader would misread one."""
@@ -86,7 +87,7 @@ def write_model(folder: Path, *, state: Mapping[str, Tensor], config: Settings,
         _write_json(new / CATEGORIES, categories_json)
         _write_json(new / METRICS, metrics)
         _write_json(new / LINEAGE, {"format": FORMAT, **lineage,
-                                    "weights_sha256": file_hash(new / WEIGHTS)})
+                                    "weights_sha256": sha256(new / WEIGHTS)})
         new.chmod(0o755)
         _swap(new, folder)
     finally:
@@ -136,7 +137,7 @@ def read_weights(root: Path, lineage: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ModelFolderError(f"{root / WEIGHTS}: the weights cannot be read ({error}); "
                                f"{_remedy(lineage)}") from None
     # A bit that fell over on a disk or a stick gives pictures without instruments, not an error.
-    if lineage.get("weights_sha256") not in (None, file_hash(root / WEIGHTS)) or not all(
+    if lineage.get("weights_sha256") not in (None, sha256(root / WEIGHTS)) or not all(
             torch.isfinite(value).all() for value in state.values()):
         raise ModelFolderError(f"{root / WEIGHTS}: the weights are damaged; copy the folder again, "
                                f"or {_remedy(lineage)}")

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicon.datasets.composites import Cutout, Scene, compose, cut_out, distractor
+from musicon.datasets.files import sha256
 from musicon.datasets.foreground import find_foreground
-from musicon.datasets.images import probe, sha256
+from musicon.datasets.images import probe
 from musicon.datasets.loading import ImageStore, Recent, resize_longer
 from musicon.datasets.records import ImageRecord, Manifest, UserError
 from musicon.datasets.transforms import Augmentation

@@ -20,6 +20,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from musicon.datasets.command import SummaryTable
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Category, Manifest
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
@@ -46,7 +47,7 @@ from musicon.detect.stage_checks import (
     forget,
     manifest_file,
 )
-from musicon.detect.storage import digest, file_hash, state_hash
+from musicon.detect.storage import digest, state_hash
 from musicon.detect.training import FitResult, StageContext, Task, fit
 from musicon.detect.training import evaluate as validate
 from musicon.detect.validation import validation_manifest
@@ -133,7 +134,7 @@ class Stage:
             check_parent(config, name, command)
             folder = config.output / self.settings.parent / "model"
             self.parent = load_model(folder, fabric.device)
-            self.parent_hash = file_hash(folder / WEIGHTS)
+            self.parent_hash = sha256(folder / WEIGHTS)
         manifest = Manifest.read(self.settings.manifest)
         self.categories = stage_categories(shown_classes(manifest), self.parent,
                                            self.settings.keep_classes)
@@ -311,7 +312,7 @@ class Stage:
         """Everything that the result depends on, as plain values."""
         config = self.config.model_dump(mode="json")
         stage = config["stages"][self.name]
-        data = {key: file_hash(manifest_file(path))
+        data = {key: sha256(manifest_file(path))
                 for key, path in data_of(self.config, self.name)}
         fusion = {key: value for key, value in config["fusion"].items()
                   if key not in ("slope", "shift", "threshold", "sure_share")}

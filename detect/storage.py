@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from musicon.datasets.files import UserError
+from musicon.datasets.files import UserError, write_atomic, writing
 
 FORMAT = 1
 """Of checkpoints; raised whenever an older reader would misread one."""
@@ -24,15 +22,6 @@ FORMAT = 1
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be resumed from."""
-
-
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
@@ -52,8 +41,7 @@ def digest(values: Mapping[str, Any]) -> str:
 def write_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically; the same tensors give the same bytes."""
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    # Not save_file: of a full disk it tells in an error of its own, without a number.
-    _write_stream(file, lambda stream: stream.write(save(whole)))
+    write_atomic(file, save(whole))  # save_file tells of a full disk in an error of its own
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -71,7 +59,14 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def write_checkpoint(file: Path, state: Mapping[str, Any]) -> None:
     """Write a training state, atomically and flushed to the disk."""
-    _write_stream(file, lambda stream: torch.save(dict(state), stream))
+    try:
+        with writing(file) as stream:
+            torch.save(dict(state), stream)
+    except RuntimeError as error:
+        if not isinstance(error.__context__, OSError):
+            raise
+        error.__context__.filename = str(file)
+        raise error.__context__ from None  # behind which torch.save hides a full disk
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -91,23 +86,3 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: the checkpoint is of another version of musicon; "
                               "start the stage again with --fresh")
     return state
-
-
-def _write_stream(file: Path, write: Callable[[BinaryIO], Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, file)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        # torch.save hides a full disk behind a RuntimeError of its own.
-        failure = error.__context__ if isinstance(error, RuntimeError) else error
-        if isinstance(failure, OSError):
-            failure.filename = str(file)
-            raise failure from None
-        raise

@@ -22,7 +22,8 @@ import cv2
 import torch
 
 from musicon.datasets import command
-from musicon.datasets.images import ImageError, decode_reduced, sha256
+from musicon.datasets.files import sha256
+from musicon.datasets.images import ImageError, decode_reduced
 from musicon.datasets.records import Box, ImageRecord, Manifest, Rejects
 from musicon.datasets.scenes import make_scenes
 from musicon.datasets.workplace import REJECTS_NAME

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from musicon.datasets import command
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest
 from musicon.styletransfer.weights import StyleError
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from musicon.datasets import command
 from musicon.datasets.duplicates import fingerprints, nearest_copies
-from musicon.datasets.files import write_atomic
-from musicon.datasets.images import ImageError, sha256
+from musicon.datasets.files import sha256, write_atomic
+from musicon.datasets.images import ImageError
 from musicon.datasets.leakage import Item, apart_from
 from musicon.datasets.prepare import link_or_copy
 from musicon.datasets.records import Manifest, Rejects

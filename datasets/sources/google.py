@@ -31,7 +31,8 @@ from musicon.datasets.addresses import FetchError, public_url
 from musicon.datasets.command import counted
 from musicon.datasets.contact_sheet import Cell, contact_sheet, grid
 from musicon.datasets.fetching import Fetcher
-from musicon.datasets.images import ImageError, RgbArray, decode_reduced, find_images, sha256
+from musicon.datasets.files import sha256
+from musicon.datasets.images import ImageError, RgbArray, decode_reduced, find_images
 from musicon.datasets.records import ImageRecord, Rejects, write_atomic
 from musicon.datasets.services import custom_search
 from musicon.datasets.services.custom_search import Hit

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256
 from musicon.datasets.loading import ImageStore
 from musicon.datasets.records import Manifest, UserError
 from musicon.datasets.transforms import Augmentation

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from musicon.datasets.command import DONE, SummaryTable
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.checkpoints import WEIGHTS
@@ -38,7 +39,7 @@ from musicon.detect.matching import PooledBoxes, average_precision, pool
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import NamedCrops, run_model
 from musicon.detect.stage_checks import manifest_file
-from musicon.detect.storage import digest, file_hash
+from musicon.detect.storage import digest
 
 ROUNDS = 1000
 FIGURES = {name: STAGE_FIGURES[name] for name in ("picture_top1", "crop_top1", "agnostic_ap50",
@@ -169,8 +170,8 @@ def _one(config: Config, stages: Sequence[str], grid: Grid,
         split = "all" if test in grid.whole else "test"
         out = folder.parent / "evaluation" / test
         naming = set(grid.figures) <= set(NAMING)
-        key = digest({"weights": file_hash(folder / WEIGHTS), "split": split, "naming": naming,
-                      "data": file_hash(manifest_file(manifest))})
+        key = digest({"weights": sha256(folder / WEIGHTS), "split": split, "naming": naming,
+                      "data": sha256(manifest_file(manifest))})
         known = Scored.read(out / KEPT, key)
         if known is None:
             known = (_named(folder, manifest, split, quiet) if naming else

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musicon.datasets.command import SummaryTable
-from musicon.datasets.images import decode_reduced, sha256
+from musicon.datasets.files import sha256
+from musicon.datasets.images import decode_reduced
 from musicon.datasets.records import SPLITS, Manifest, write_atomic
 from musicon.detect import plots
 from musicon.detect.report import template

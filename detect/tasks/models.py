@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from musicon.datasets.files import sha256
 from musicon.detect.checkpoints import (
     WEIGHTS,
     ModelFolderError,
@@ -25,7 +26,6 @@ from musicon.detect.checkpoints import (
     task_models,
 )
 from musicon.detect.pipeline import pick_device
-from musicon.detect.storage import file_hash
 from musicon.detect.tasks import UNCERTAIN, Said, TaskError, TaskKind, load
 from musicon.detect.tasks.networks import Image, WorkClassifier, to_tensor, views
 from musicon.detect.tasks.scores import top
@@ -82,7 +82,7 @@ class TaskModel:
     @property
     def fingerprint(self) -> str:
         """The check sum of its weights."""
-        return str(self.lineage.get("weights_sha256") or file_hash(self.folder / WEIGHTS))
+        return str(self.lineage.get("weights_sha256") or sha256(self.folder / WEIGHTS))
 
     def label(self, pictures: Sequence[Image]) -> list[Said]:
         """Name whole pictures, uint8 RGB (H, W, 3) of any sizes."""

@@ -14,6 +14,7 @@ import torch
 from lightning.fabric import Fabric
 
 from musicon.datasets.command import SummaryTable, counted
+from musicon.datasets.files import sha256
 from musicon.datasets.records import SPLITS, Category, Manifest
 from musicon.detect.calibration import fit_temperature
 from musicon.detect.checkpoints import versions, write_model
@@ -29,7 +30,7 @@ from musicon.detect.stage_checks import (
     forget,
     manifest_file,
 )
-from musicon.detect.storage import digest, file_hash
+from musicon.detect.storage import digest
 from musicon.detect.tasks import TaskKind
 from musicon.detect.tasks.kept import (
     BATCH,
@@ -261,7 +262,7 @@ class TaskRun:
         dealt = {work.sha256: [work.split, work.label] for work in self.works.works}
         return {**{key: value for key, value in config.items() if key not in apart},
                 "task": self.kind.name, "processes": self.fabric.world_size,
-                "data": file_hash(manifest_file(self.config.data)),
+                "data": sha256(manifest_file(self.config.data)),
                 "works": digest({"works": dealt, "classes": list(self.works.classes)})}
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from musicon.datasets.files import tables_to_json
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256, tables_to_json
 from musicon.datasets.records import ImageRecord, Manifest, write_atomic
 from musicon.datasets.splits import assign_splits
 from musicon.detect.outputs import ATTRIBUTE_SCORES

@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     """Train, write the network and a preview, print the losses."""
     import torch
 
-    from musicon.datasets.images import decode_reduced, sha256
+    from musicon.datasets.files import sha256
+    from musicon.datasets.images import decode_reduced
     from musicon.styletransfer import encoder as encoders
     from musicon.styletransfer import training
     from musicon.styletransfer.methods.johnson import STRIDE, Network

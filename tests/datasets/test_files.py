@@ -1,14 +1,21 @@
-"""Lock files: one process at a time, and drives that know no locks."""
+"""Check sums, and lock files: one process at a time, and drives that know no locks."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from musicon.datasets.files import UserError, locked
+from musicon.datasets.files import UserError, locked, sha256
+
+
+def test_sha256(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"x" * 3_000_000)
+    assert sha256(file) == hashlib.sha256(b"x" * 3_000_000).hexdigest()
 
 
 def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:

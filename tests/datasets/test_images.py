@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import struct
@@ -443,12 +442,6 @@ def test_threads(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda file: decode(file).tobytes(), files * 20))
     assert got == expected * 20
-
-
-def test_sha256(tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    file.write_bytes(b"x" * 3_000_000)
-    assert images.sha256(file) == hashlib.sha256(b"x" * 3_000_000).hexdigest()
 
 
 def touch(*files: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Category
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
@@ -36,7 +37,6 @@ from musicon.detect.config import Config, load
 from musicon.detect.storage import (
     CheckpointError,
     digest,
-    file_hash,
     read_checkpoint,
     read_tensors,
     state_hash,
@@ -104,7 +104,7 @@ def test_a_model_folder_cannot_have_a_file_run(copied: Path) -> None:
 
 def test_the_same_weights_are_the_same_bytes(trained: Path, tmp_path: Path) -> None:
     write_model(tmp_path / "model", load(None, SETTINGS))
-    assert file_hash(tmp_path / "model" / "weights.safetensors") == file_hash(
+    assert sha256(tmp_path / "model" / "weights.safetensors") == sha256(
         trained / "weights.safetensors")
     assert not list(tmp_path.glob(".*"))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, UserError
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from musicon.datasets import command
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256
 from musicon.datasets.records import ImageRecord, Manifest
 
 SMALL = ("--encoder", "random", "--depth", "relu2_1", "--side", 32, "--quiet")

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from musicon.datasets import command
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest
 from musicon.styletransfer import bank
 from musicon.styletransfer import encoder as encoders

@@ -17,7 +17,7 @@ from sklearn.cluster import DBSCAN
 
 from musicon.datasets import command
 from musicon.datasets.duplicates import fingerprint, nearest_copies
-from musicon.datasets.images import sha256
+from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest
 from musicon.styletransfer import encoder as encoders
 from musicon.styletransfer.clusters import dbscan, k_distances
