@@ -73,15 +73,17 @@ class DetectorConfig(Settings):
     """The box proposer."""
 
     engine: str = "torchvision"
-    """Which of ``detect/detectors``: ``torchvision``, ``detectron2``."""
+    """Which of ``detect/detectors``: ``torchvision``, ``yolox``, ``detectron2``."""
     config: Path | dict[str, Any] | None = None
     """A YAML or LazyConfig file of detectron2's, which then says what the network is; the saved
     settings hold what was in it."""
-    family: Literal["fasterrcnn", "retinanet", "fcos", "ssdlite",
-                    "fasterrcnn_resnet50_fpn_v2"] = "fasterrcnn"
+    family: Literal["fasterrcnn", "retinanet", "fcos", "ssdlite", "fasterrcnn_resnet50_fpn_v2",
+                    "yolox_nano", "yolox_tiny", "yolox_s", "yolox_m", "yolox_l"] = "fasterrcnn"
+    """``yolox_nano`` where the engine is ``yolox`` and none is given."""
     weights: str = "auto"
-    """``auto`` fetches COCO weights for ``fasterrcnn_resnet50_fpn_v2`` where there is a network,
-    and of detectron2 what ``config`` names; ``none``; or, of detectron2, a file or an address."""
+    """``auto`` fetches COCO weights for ``fasterrcnn_resnet50_fpn_v2`` and ``yolox`` where there is
+    a network, and of detectron2 what ``config`` names; ``none``; or a file: of YOLOX's in ONNX, of
+    detectron2's in its own form (or an address)."""
     image_size: int = Field(384, ge=128, le=2048)
     """The longer side of the image as the network sees it, in pixels."""
     fpn_channels: int = Field(96, ge=16)
@@ -94,6 +96,13 @@ class DetectorConfig(Settings):
     nms_iou: float = Field(0.5, gt=0, le=1)
     class_agnostic: bool = False
     """Teach "instrument" alone and leave the name to the classifier."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family_of_the_engine(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("engine") == "yolox":
+            return {"family": "yolox_nano", **values}
+        return values
 
     @field_validator("anchor_sizes", "aspect_ratios")
     @classmethod

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Makes the data sets of configs/benchmarks/fixture.yaml from the real collections, below data/fixture:
-#   mimo       photos of instruments, class labels only
+#   mimo       photos of one instrument each, class labels only
+#   scenes     photos of people with guitars and mandolins, boxed, and of others without instruments
+#   photos     both of these
 #   google     painted guitars and mandolins, class labels only, and paintings without instruments
 #   cytomine   artworks with boxes drawn by hand; what the source calls "val" is the test split
 #   paintings  instrument-free paintings, none by a painter of the test split
 #   guitars    the boxes on the painted guitars, to check what the stages find (never trained on)
 #   mandolins  the same for the mandolins
+#   weights    what a detector learnt on COCO
 #   peopleart  paintings with movement and painter, media: works with their medium (configs/tasks)
 # Usage: tools/prepare_fixture.sh [FOLDER of the collections] [TARGET]
 set -euo pipefail
@@ -17,6 +20,18 @@ prepare() {
 }
 
 prepare folder "$fixture/photos_kaggle30" --domain mimo --split 80/10/10 --out "$out/mimo"
+
+prepare yolo "$fixture/guitars_yolo" --names guitar --empty unlabelled --domain scenes \
+  --split 85/15/0 --out "$out/parts/scene_guitars"
+prepare folder "$fixture/photoart50" --match '136.mandolin/*p_*' --boxes "$fixture/photoart50/gt_bb" \
+  --domain scenes --split 85/15/0 --out "$out/parts/scene_mandolins"
+prepare folder "$fixture/photoart50" --match '*.[!m]*/*p_*' --negatives horse people teapot umbrella \
+  --domain scenes --split 85/15/0 --out "$out/parts/scene_negatives"
+prepare coco "$out/parts/scene_guitars" "$out/parts/scene_mandolins" "$out/parts/scene_negatives" \
+  --out "$out/scenes"
+prepare coco "$out/mimo" "$out/scenes" --out "$out/photos"
+mkdir -p "$out/weights"
+cp "$fixture/weights/yolox_nano_coco.onnx" "$out/weights/"
 
 prepare coco "$fixture/pacs/boxes_painted_guitars.json" --domain google \
   --hold-out val --split 80/20/0 --out "$out/guitars"

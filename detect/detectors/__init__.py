@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from musicon.detect.classifier import CropClassifier
 from musicon.detect.config import ConfigError, DetectorConfig
 
-ENGINES = {"torchvision": "torchvision_rcnn", "detectron2": "detectron2_rcnn"}
+ENGINES = {"torchvision": "torchvision_rcnn", "detectron2": "detectron2_rcnn",
+           "yolox": "yolox"}
 """Engine name -> module of this package."""
 
 

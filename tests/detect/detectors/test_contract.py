@@ -74,6 +74,8 @@ ENGINES = [
     Engine("torchvision", "fcos", losses=frozenset(
         {"classification", "bbox_regression", "bbox_ctrness"})),
     Engine("torchvision", "ssdlite", losses=frozenset({"classification", "bbox_regression"})),
+    Engine("yolox", "yolox_nano", losses=frozenset(
+        {"loss_box_reg", "loss_objectness", "loss_classifier"})),
     Engine("detectron2", "fasterrcnn", losses=frozenset(RPN)),
     Engine("detectron2", "retinanet", losses=frozenset({"loss_cls", "loss_box_reg"})),
     Engine("detectron2", "fasterrcnn", TINY_YAML, frozenset(RPN)),
@@ -258,6 +260,8 @@ def test_taps_and_freezing(engine: Engine, tmp_path: Path) -> None:
     assert not learns[0] and any(learns)
 
 
+@pytest.mark.parametrize("engine", [e for e in ENGINES if e.engine != "yolox"], ids=str,
+                         indirect=True)
 def test_the_backbone_is_the_classifiers_and_keeps_its_statistics(engine: Engine,
                                                                   tmp_path: Path) -> None:
     config = engine.config(tmp_path)
