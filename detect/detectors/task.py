@@ -54,6 +54,9 @@ class DetectorTask:
         self.validation = collect(ctx, "val")
         self.augment = Augmentation(self.fit.augmentation)
         self.items = (*self.material.boxed, *pseudo_boxed(self.material, ctx))
+        self.rehearsal_share = ctx.stage.rehearsal_share
+        self._pools = [pool for rehearsed in (False, True) if (pool := [
+            i for i, item in enumerate(self.items) if item.rehearsed == rehearsed])]
         self._held_out: list[BoxedImage] | None = None
         model.freeze(self.fit.freeze)  # type: ignore[operator]
 
@@ -64,14 +67,21 @@ class DetectorTask:
         """Nothing to prepare."""
 
     def draw(self, rng: np.random.Generator) -> int:
-        """A negative by its share, else a composite by its share, else a boxed image."""
+        """A negative by its share, else a composite by its share, else a boxed image.
+
+        Of boxed images, the stage's own and those of earlier stages take turns by
+        ``rehearsal_share``, so that a few boxed artworks don't drown in many photos.
+        """
         if rng.random() < self.fit.negative_share and self.material.negatives:
             return len(self.items) + 1
         can_compose = self.composites is not None and bool(self.material.photos)
         share = self.composites.share if self.composites is not None else 0.0
         if can_compose and (not self.items or rng.random() < share):
             return len(self.items)
-        return int(rng.integers(len(self.items))) if self.items else len(self.items) + 1
+        if not self._pools:
+            return len(self.items) + 1
+        rehearses = len(self._pools) == 2 and rng.random() < self.rehearsal_share
+        return int(rng.choice(self._pools[int(rehearses)]))
 
     def example(self, index: int, rng: np.random.Generator) -> BoxedImage:
         """An augmented image with its boxes, longer side at most ``detector.image_size``."""

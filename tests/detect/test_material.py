@@ -301,6 +301,26 @@ def test_instrument_free_validation_images_come_from_every_collection(data: Path
     assert max(values) > 60  # pictures are as light as their number: not the first 20 alone
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.8])
+def test_own_boxed_images_take_turns_with_rehearsed_ones(share: float, data: Path,
+                                                         tmp_path: Path) -> None:
+    """One boxed work of the stage's own, thirty of an earlier stage."""
+    for i in range(1, 31):
+        Image.fromarray(painting(i)).save(tmp_path / f"{i}.png")
+    Manifest(tmp_path, CLASSES, tuple(
+        ImageRecord(i, f"{i}.png", 160, 120, (Box((20, 30, 90, 100), 1),), split="train")
+        for i in range(1, 31))).write(tmp_path)
+    config = settings(data, rehearsal=[str(tmp_path)], rehearsal_share=share, composites=None)
+    ctx = context(config, tmp_path / "cache")
+    task = DetectorTask(detectors.build(ctx.config.detector, 2, classifiers.build(  # type: ignore[arg-type]
+        ctx.config.classifier, 2)), ctx)
+    rng = np.random.default_rng(0)
+    drawn = [index for _ in range(2000) if (index := task.draw(rng)) < len(task.items)]
+    rehearsed = np.mean([task.items[index].rehearsed for index in drawn])
+    assert rehearsed == pytest.approx(share, abs=0.04)
+    assert len(set(drawn)) == (31 if share else 1)
+
+
 def test_validation_images_keep_their_true_size(data: Path, tmp_path: Path) -> None:
     # 1000 x 333 shrinks to 512 x 170, from which 332 would be worked out.
     from musicon.detect.validation import validation_manifest
