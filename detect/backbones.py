@@ -79,9 +79,7 @@ class Pyramid(nn.Module):
         else:
             self.body = _timm_pyramid(name, self.strides)
             if network is not None:
-                copied = copy_weights(network.state_dict(), self.body)
-                log.info("%s: %d of %d tensors from the classifier", name, copied,
-                         len(self.body.state_dict()))
+                _carry_over(name, network, self.body)
         self.border = _missing_border(self.body.eval())
         with torch.no_grad():
             maps = self.eval()(torch.zeros(1, 3, 128, 128))
@@ -120,6 +118,30 @@ def copy_weights(state: Mapping[str, Tensor], target: nn.Module) -> int:
     shared = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     target.load_state_dict(shared, strict=False)
     return len(shared)
+
+
+def _carry_over(name: str, network: nn.Module, body: nn.Module) -> None:
+    """Give timm's network of feature maps the weights of its network of logits, every one.
+
+    Raises:
+        BackboneError: Some of them cannot be found.
+    """
+    given = {_flat(key): tensor for key, tensor in network.state_dict().items()}
+    own = list(body.state_dict())
+    copied = copy_weights({key: given[_flat(key)] for key in own if _flat(key) in given}, body)
+    if copied < len(own):
+        raise BackboneError(f"{name}: only {copied} of the {len(own)} tensors of its feature maps "
+                            "are found in the classifier; choose another backbone, such as "
+                            "resnet50")
+    log.info("%s: all %d tensors from the classifier", name, copied)
+
+
+def _flat(key: str) -> str:
+    """A tensor's name without its levels: where timm cuts a network, ``stages.0`` is ``stages_0``.
+
+    Where it looks into one instead, the whole lies under ``body``.
+    """
+    return key.replace("_", ".").removeprefix("body.")
 
 
 def _stages(network: nn.Module) -> list[nn.Module]:

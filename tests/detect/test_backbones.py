@@ -50,7 +50,8 @@ def test_without_outputs_features_come_out(name: str, weights: str, channels: in
     torch.testing.assert_close(features, seen[0])
 
 
-@pytest.mark.parametrize("name", [LITE0, "mobilenetv3_small_050", "resnet18"])
+@pytest.mark.parametrize("name", [LITE0, "mobilenetv3_small_050", "resnet18", "convnext_atto",
+                                  "repvgg_a0"])
 def test_pyramid_has_timms_own_features(name: str) -> None:
     import timm
 
@@ -65,6 +66,20 @@ def test_pyramid_has_timms_own_features(name: str) -> None:
     oracle = network.forward_intermediates(images, indices=levels, intermediates_only=True)
     for own, theirs in zip(maps, oracle, strict=True):
         assert torch.allclose(own, theirs, atol=1e-5)
+
+
+def test_pyramid_takes_every_weight_where_timm_looks_into_a_network() -> None:
+    network = build_network("legacy_xception", 3, weights="none")
+    body = Pyramid("legacy_xception", network).body.state_dict()
+    given = network.state_dict()
+    assert len(body) == len(given) - 2  # all but the last layer
+    assert all(torch.equal(tensor, given[key.removeprefix("body.")])
+               for key, tensor in body.items())
+
+
+def test_pyramid_of_another_network_is_refused() -> None:
+    with pytest.raises(BackboneError, match="of the .* tensors of its feature maps"):
+        Pyramid("resnet18", build_network(LITE0, 3, weights="none"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vgg11_bn"])
