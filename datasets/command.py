@@ -167,18 +167,29 @@ class SettingsFile(argparse.Action):
             if action is None:
                 names = ", ".join(sorted(dest.replace("_", "-") for dest in known))
                 parser.error(f"{values}: no argument {name!r}; there are: {names}")
-            if getattr(namespace, action.dest, action.default) == action.default:
+            if value is not None and getattr(namespace, action.dest, None) == action.default:
                 setattr(namespace, action.dest, _argument(parser, action, value))
         setattr(namespace, self.dest, str(values))
 
 
 def _argument(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
-    """A YAML value as the command line would have given it."""
+    """A YAML value as the command line would have given it.
+
+    Raises:
+        ArgumentError: A value that the argument doesn't take; argparse prints the sentence.
+    """
+    several = action.nargs in ("+", "*")
     if isinstance(action.const, bool):
-        return bool(value)
-    if isinstance(value, list):
-        return [parser._get_value(action, str(entry)) for entry in value]
-    return parser._get_value(action, str(value))
+        if not isinstance(value, bool):
+            raise argparse.ArgumentError(action, f"write true or false, not {value!r}")
+        return value
+    if isinstance(value, list) and not several:
+        raise argparse.ArgumentError(action, f"takes one value, not the list {value!r}")
+    entries = [parser._get_value(action, str(entry))
+               for entry in (value if isinstance(value, list) else [value])]
+    for entry in entries:
+        parser._check_value(action, entry)
+    return entries if several else entries[0]
 
 
 class SummaryTable:

@@ -126,3 +126,39 @@ def test_table_is_aligned() -> None:
 def test_counted() -> None:
     assert command.counted(1, "box", "boxes") == "1 box"
     assert command.counted(2500, "image") == "2,500 images"
+
+
+def settings_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--policy", choices=("keep", "reject"), default="keep")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--copies", action="store_true")
+    parser.add_argument("--settings", action=command.SettingsFile)
+    return parser
+
+
+@pytest.mark.parametrize("text, given", [
+    ("only: lute", {"only": ["lute"]}), ("only: [lute, harp]", {"only": ["lute", "harp"]}),
+    ("only: 3564", {"only": ["3564"]}), ("policy: reject", {"policy": "reject"}),
+    ("seed: 3", {"seed": 3}), ("copies: true", {"copies": True}), ("copies: no", {}),
+    ("seed:", {}), ("policy:\nseed: 1", {"seed": 1})])
+def test_a_settings_file_is_as_the_command_line(tmp_path: Path, text: str,
+                                                given: dict[str, object]) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    found = settings_parser().parse_args(["--settings", str(file)])
+    assert vars(found) == {"only": [], "policy": "keep", "seed": 0, "copies": False,
+                           "settings": str(file), **given}
+
+
+@pytest.mark.parametrize("text, words", [
+    ("policy: drop", "invalid choice: 'drop'"), ("seed: x", "invalid int value: 'x'"),
+    ("seed: [1, 2]", "takes one value"), ("copies: 'no'", "write true or false"),
+    ("sed: 1", "no argument 'sed'")])
+def test_a_settings_file_is_checked_as_the_command_line(
+        tmp_path: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        settings_parser().parse_args(["--settings", str(tmp_path / "s.yaml")])
+    assert words in capsys.readouterr().err
