@@ -73,7 +73,8 @@ class DetectorConfig(Settings):
     """The box proposer."""
 
     engine: str = "torchvision"
-    """Which of ``detect/detectors``: ``torchvision``, ``yolox``, ``detectron2``."""
+    """Which of ``detect/detectors``: ``torchvision``, ``yolox``, ``detectron2``; or ``auto``:
+    ``yolox`` where its weights can be had, else ``torchvision``."""
     config: Path | dict[str, Any] | None = None
     """A YAML or LazyConfig file of detectron2's, which then says what the network is; the saved
     settings hold what was in it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -239,10 +239,10 @@ def read_predictions(file: str | Path, data: Manifest) -> Predictions:
 
 def _detections_file(predicted: Manifest, data: Manifest, path: Path) -> Predictions:
     found: dict[int, Detections] = {}
-    pairs = _Pairing(data)
+    pairs = _pairs(predicted, data)
     strangers = []
     for record in predicted.images:
-        truth = pairs.find(predicted.path(record), record.file_name)
+        truth = pairs.get(record.id)
         if truth is None:
             strangers.append(record.file_name)
             continue
@@ -284,23 +284,30 @@ def _sorted(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: S
                       np.asarray(classifier, np.float32), image_wh, sure).select(order)
 
 
-class _Pairing:
-    """Finds an image of the data by its file, wherever the two lists lie."""
+def _pairs(predicted: Manifest, data: Manifest) -> dict[int, ImageRecord]:
+    """Predicted image id -> the data's image of the same file, wherever the two lists lie.
 
-    def __init__(self, data: Manifest) -> None:
-        self._by_path = {os.path.realpath(data.path(r)): r for r in data.images}
-        self._by_name: dict[str, list[ImageRecord]] = {}
-        for record in data.images:
-            self._by_name.setdefault(PurePosixPath(record.file_name).name, []).append(record)
-
-    def find(self, path: Path, file_name: str) -> ImageRecord | None:
-        """The same file; else the one whose whole name ends the path, if there is just one."""
-        exact = self._by_path.get(os.path.realpath(path))
-        if exact is not None:
-            return exact
-        same = [r for r in self._by_name.get(PurePosixPath(file_name).name, ())
-                if f"/{file_name}".endswith(f"/{r.file_name}")]
-        return same[0] if len(same) == 1 else None
+    That is the very file; else the image whose whole name ends the predicted one's, where no other
+    image has such a name, and no other predicted one is it or could be.
+    """
+    by_path = {os.path.realpath(data.path(record)): record for record in data.images}
+    by_name: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in data.images:
+        by_name[PurePosixPath(record.file_name).name].append(record)
+    pairs: dict[int, ImageRecord] = {}
+    claims: dict[int, list[tuple[int, ImageRecord]]] = defaultdict(list)
+    for record in predicted.images:
+        name = record.file_name
+        if truth := by_path.get(os.path.realpath(predicted.path(record))):
+            pairs[record.id] = truth
+            continue
+        same = [r for r in by_name[PurePosixPath(name).name]
+                if f"/{name}".endswith(f"/{r.file_name}")]
+        if len(same) == 1:
+            claims[same[0].id].append((record.id, same[0]))
+    found = {truth.id for truth in pairs.values()}
+    return pairs | dict(claim[0] for truth_id, claim in claims.items()
+                        if len(claim) == 1 and truth_id not in found)
 
 
 def _results_list(rows: Sequence[Any], data: Manifest, path: Path) -> Predictions:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from musicon.datasets.addresses import FetchError
 from musicon.detect.classifier import CropClassifier
 from musicon.detect.config import ConfigError, DetectorConfig
 
@@ -54,14 +56,34 @@ def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> 
 def resolved(cfg: DetectorConfig) -> DetectorConfig:
     """The settings with the engine's own files read into them: a model folder then needs no others.
 
-    To be asked before training, since it finds out whether the engine is there.
+    To be asked before training, since it finds out whether the engine is there, and which it is.
 
     Raises:
         ConfigError: A file or a setting that the engine cannot use.
         ImportError: The engine's library is missing; the message says what to do.
     """
+    if cfg.engine == "auto":
+        cfg = cfg.model_copy(update=_chosen(cfg))
     found: DetectorConfig = _engine(cfg).resolved(cfg)
     return found
+
+
+def _chosen(cfg: DetectorConfig) -> dict[str, str]:
+    """Engine and family for ``auto``: YOLOX where its weights are at hand, else Faster R-CNN."""
+    from musicon.detect.detectors import yolox
+
+    if "family" in cfg.model_fields_set:
+        return {"engine": "yolox" if cfg.family in yolox.SIZES else "torchvision"}
+    if cfg.weights == "auto":
+        try:
+            yolox.fetched(yolox.SMALLEST)
+        except FetchError as error:
+            warnings.warn(f"the weights of {yolox.SMALLEST} could not be had ({error}): Faster "
+                          "R-CNN is trained instead, which needs many more boxes for the same. "
+                          "Give the file with --set detector.weights=FILE", stacklevel=3)
+            return {"engine": "torchvision"}
+    return {"engine": "torchvision" if cfg.weights == "none" else "yolox",
+            "family": cfg.family if cfg.weights == "none" else yolox.SMALLEST}
 
 
 def unused(cfg: DetectorConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ of its publishers (Apache-2.0).
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from musicon.datasets.fetching import Fetcher, FetchError, Manners
 from musicon.detect.backbones import hold_batch_norm
 from musicon.detect.classifier import CropClassifier
 from musicon.detect.config import ConfigError, DetectorConfig
@@ -27,6 +29,7 @@ from musicon.detect.heads import rows_by_class
 log = logging.getLogger(__name__)
 
 RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
+SMALLEST = "yolox_nano"
 SCORE_THRESHOLD = 0.005
 PADDING = 114.0
 """Grey beside a picture that is not square, as the weights know it."""
@@ -102,8 +105,12 @@ class YoloxDetector(nn.Module):
         """Put in the weights to start from: a file's, or (``auto``) the publishers'."""
         if weights == "none":
             return
-        file = _fetched(family) if weights == "auto" else Path(weights)
-        if file is None:
+        try:
+            file = fetched(family) if weights == "auto" else Path(weights)
+        except FetchError as error:
+            warnings.warn(f"the detector's weights could not be had ({error}); it starts from "
+                          "random ones. Give the file with --set detector.weights=FILE",
+                          stacklevel=2)
             return
         yolox_weights.load(self.network, file)
         self.held.fill_(True)
@@ -174,17 +181,12 @@ def build(cfg: DetectorConfig, num_classes: int, classifier: CropClassifier) -> 
     return detector
 
 
-def _fetched(family: str) -> Path | None:
-    """The publishers' weights, kept where torch keeps its own; None, with a warning, offline."""
-    address = f"{RELEASE}/{family}.onnx"
-    file = Path(torch.hub.get_dir()) / "checkpoints" / f"{family}.onnx"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(address, str(file), progress=False)
-        except Exception as error:  # noqa: BLE001 (offline shows itself in many ways)
-            warnings.warn(f"the detector's weights {address} could not be had ({error}); it starts "
-                          "from random ones. Give the file with --set detector.weights=FILE",
-                          stacklevel=2)
-            return None
-    return file
+def fetched(family: str) -> Path:
+    """The publishers' weights, fetched once and kept where torch keeps its own.
+
+    Raises:
+        FetchError: They cannot be had.
+    """
+    manners = Manners(tries=2, timeout=20.0, max_age=math.inf, refetch=True)
+    with Fetcher(Path(torch.hub.get_dir()) / "musicon", manners) as fetcher:
+        return fetcher.get(f"{RELEASE}/{family}.onnx").path

@@ -130,6 +130,17 @@ def test_images_pair_where_the_pictures_were_moved(tmp_path: Path) -> None:
     assert list(read_predictions(tmp_path / "out", data).found) == [2]
 
 
+def test_another_picture_of_the_same_name_is_no_picture_of_the_data(tmp_path: Path) -> None:
+    data = pictures(tmp_path / "pictures")
+    detections(tmp_path / "out", {"../pictures/2.png": [HARP], "../elsewhere/2.png": []})
+    found = read_predictions(tmp_path / "out", data)
+    assert {i: len(d) for i, d in found.found.items()} == {2: 1} and found.not_in_data == 1
+    moved = replace(data, root=tmp_path / "not_there")
+    detections(tmp_path / "out", {"/a/2.png": [HARP], "/b/2.png": [], "/a/4.png": []})
+    found = read_predictions(tmp_path / "out", moved)  # which of the two it is nobody can tell
+    assert list(found.found) == [4] and found.not_in_data == 2
+
+
 def test_results_list_pairs_by_id_and_agrees_with_pycocotools(tmp_path: Path) -> None:
     data = pictures(tmp_path)
     rows = [{"image_id": 2, "category_id": 2, "bbox": [75, 60, 150, 150], "score": 0.8},

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +154,33 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
         detectors.build(config(weights=str(file)), 3, None)  # type: ignore[arg-type]
 
 
-def test_without_a_network_it_starts_at_random(tmp_path: Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache, and publishers whose door is shut."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(yolox, "RELEASE", (tmp_path / "nowhere").as_uri())
+    monkeypatch.setattr(yolox, "RELEASE", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("offline")
+def test_without_a_network_it_starts_at_random() -> None:
     with pytest.warns(UserWarning, match="detector.weights=FILE"):
         model: Any = detectors.build(config(weights="auto"), 3, None)  # type: ignore[arg-type]
     assert not model.held
-    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_engine_is_chosen_by_what_can_be_had(tmp_path: Path) -> None:
+    file = tmp_path / "a.onnx"
+    file.touch()
+    with pytest.warns(UserWarning, match="Faster R-CNN is trained instead"):
+        found = detectors.resolved(DetectorConfig(engine="auto"))
+    assert (found.engine, found.family) == ("torchvision", "fasterrcnn")
+    found = detectors.resolved(DetectorConfig(engine="auto", weights=str(file)))
+    assert (found.engine, found.family) == ("yolox", "yolox_nano")
+    found = detectors.resolved(DetectorConfig(engine="auto", family="yolox_s", weights="none"))
+    assert (found.engine, found.family) == ("yolox", "yolox_s")
+    found = detectors.resolved(DetectorConfig(engine="auto", weights="none"))
+    assert (found.engine, found.family) == ("torchvision", "fasterrcnn")
 
 
 @pytest.fixture
@@ -194,10 +216,13 @@ def test_published_weights_are_kept_and_their_statistics_too(
     """Fetched once; what a stage goes on from keeps its neutral statistics in training."""
     shutil.copy(published, tmp_path / "yolox_nano.onnx")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(yolox, "RELEASE", tmp_path.as_uri())
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(
+            SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(yolox, "RELEASE", f"http://127.0.0.1:{server.server_port}")
+        assert detectors.resolved(DetectorConfig(engine="auto")).engine == "yolox"
+        server.shutdown()
     model: Any = detectors.build(config(weights="auto"), 3, None)  # type: ignore[arg-type]
-    (tmp_path / "yolox_nano.onnx").unlink()
-    detectors.build(config(weights="auto"), 3, None)  # type: ignore[arg-type]
     later: Any = detectors.build(config(), 3, None)  # type: ignore[arg-type]
     later.load_state_dict(model.state_dict())
     target = {"boxes": torch.tensor([[20.0, 20.0, 90.0, 70.0]]), "labels": torch.tensor([2])}
