@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets import lite0
+from musicon.datasets import lite
 from musicon.datasets.images import RgbArray
 
 PAINTING, PHOTO, PRODUCT, DRAWING = "painting", "photo", "product", "drawing"
@@ -104,8 +104,8 @@ def _network() -> tuple[Any, Any, Any]:
     import timm
     import torch
 
-    network = timm.create_model(lite0.NAME, num_classes=0).eval()
-    lite0.load_in_order(network, lite0.weight_file())
+    network = timm.create_model(lite.SMALLEST, num_classes=0).eval()
+    lite.load_in_order(network, lite.weight_file(lite.SMALLEST))
     cfg: Any = network.pretrained_cfg
     return (network, torch.tensor(cfg["mean"])[:, None, None],
             torch.tensor(cfg["std"])[:, None, None])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from musicon.datasets import lite0
+from musicon.datasets import lite
 from musicon.datasets.records import UserError
 
 log = logging.getLogger(__name__)
@@ -178,9 +178,9 @@ def _timm_pretrained(name: str, options: dict[str, Any]) -> nn.Module:
     """ImageNet weights from the installed package, else timm's download, else a random start."""
     import timm
 
-    if name == lite0.NAME and lite0.installed():
+    if lite.installed(name):
         network = timm.create_model(name, **options)
-        lite0.load_in_order(network, lite0.weight_file())
+        lite.load_in_order(network, lite.weight_file(name))
         return network
     try:
         return timm.create_model(name, pretrained=True, **options)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from musicon.datasets import lite
 from musicon.detect.backbones import (
     BackboneError,
     Pyramid,
@@ -31,6 +32,11 @@ def test_installed_imagenet_weights_are_loaded_in_order() -> None:
     network = build_network(LITE0, 1000)
     for name, tensor in list(zip(names, given, strict=True))[::23]:
         assert torch.equal(network.state_dict()[name], tensor), name
+
+
+def test_only_packages_that_are_there_give_weights() -> None:
+    assert lite.installed(LITE0)
+    assert not lite.installed("resnet18") and not lite.installed("tf_efficientnet_lite4")
 
 
 @pytest.mark.parametrize(("name", "weights", "channels"), [

