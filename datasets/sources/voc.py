@@ -7,11 +7,12 @@ folders named train, valid, test.
 from __future__ import annotations
 
 import argparse
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path, PurePosixPath
 
 from musicon.datasets.boxes import voc_to_xyxy
-from musicon.datasets.images import find_images
+from musicon.datasets.images import IMAGE_SUFFIXES, find_images
 from musicon.datasets.records import SPLITS, ImageRecord, Rejects
 from musicon.datasets.sources import boxed
 from musicon.datasets.sources.base import (
@@ -25,6 +26,8 @@ from musicon.datasets.sources.boxed import RawBox, RawImage
 
 _IMAGE_FOLDERS = frozenset({"jpegimages", "images", "imgs", "img"})
 _XML_FOLDERS = frozenset({"annotations", "annotation", "annots", "labels", "xml", "xmls"})
+_MARK = re.compile(r"\s+(-1|0|1)$")
+"""What a list of a class says of a picture: it is there, difficult, or not there."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -150,15 +153,15 @@ def _size(document: ElementTree.Element) -> tuple[int, int]:
 def _image_sets(root: Path) -> dict[str, str]:
     """Stem of a picture -> split, from ImageSets/Main/train.txt, val.txt, test.txt.
 
-    Where these are missing, the lists of a class (person_train.txt) name the same pictures.
+    Where these are missing, the lists of a class (person_train.txt) name the same pictures. There
+    a mark follows the name, which may itself hold blanks and dots (``Inv. 12.5 lute``).
     """
     splits: dict[str, str] = {}
     for name in (*SPLITS, *(f"*_{split}" for split in SPLITS)):
         for file in root.rglob(f"ImageSets/Main/{name}.txt"):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                words = line.split()
-                if words:
-                    stem = PurePosixPath(words[0]).name
-                    splits.setdefault(PurePosixPath(stem).stem if "." in stem else stem,
-                                      name.removeprefix("*_"))
+                for written in {line.strip(), _MARK.sub("", line.strip())} - {""}:
+                    found = PurePosixPath(written)
+                    stem = found.stem if found.suffix.lower() in IMAGE_SUFFIXES else found.name
+                    splits.setdefault(stem, name.removeprefix("*_"))
     return splits

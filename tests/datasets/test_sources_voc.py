@@ -133,6 +133,21 @@ def test_image_sets(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
         "JPEGImages/a.b.jpg": "train", "JPEGImages/c.jpg": "val"}
 
 
+@pytest.mark.parametrize("line", ["{}", "{}.JPG", "{}  1", "{} -1", "folder/{}.jpg"])
+def test_image_sets_name_pictures_with_dots_and_blanks(
+        tmp_path: Path, draw: Draw, read_source: Reader, line: str) -> None:
+    names = {"Inv. 12.5": "train", "lute 1": "val", "a lute": "test", "12.34": "test"}
+    for name, split in names.items():
+        draw(f"JPEGImages/{name}.jpg")
+        xml(tmp_path / "Annotations" / f"{name}.xml")
+        sets = tmp_path / "ImageSets" / "Main" / f"{split}.txt"
+        sets.parent.mkdir(parents=True, exist_ok=True)
+        with sets.open("a") as stream:
+            stream.write(line.format(name) + "\n\n")
+    data, _ = read_source("voc", tmp_path)
+    assert {Path(r.file_name).stem: r.split for _, r in data.records} == names
+
+
 def test_a_lone_train_folder_is_no_split(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
     draw("train/a.jpg")
     xml(tmp_path / "train" / "a.xml")
