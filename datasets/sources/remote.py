@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ def read_table(file: Path, needed: Sequence[Sequence[str]]) -> list[dict[str, st
     delimiter = max(",;\t", key=head.count)
     rows = [{(name or "").strip().lower(): (value or "").strip() for name, value in row.items()
              if isinstance(value, str)}
-            for row in csv.DictReader(text.splitlines(), delimiter=delimiter)]
+            for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)]
     columns = {name.strip().lower() for name in head.rstrip("\r").split(delimiter)}
     for names in needed:
         if not columns & set(names):
