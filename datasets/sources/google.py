@@ -46,6 +46,7 @@ QUERIES = {
     "ca": "{} pintura", "eu": "{} margolana", "zh": "{} 绘画", "ko": "{} 그림"}
 """What is searched for, by language."""
 KEEP, DROP = "keep", "drop"
+_REVIEW = ("decision", "picture", "class", "reasons", "file", "url", "sha256")
 _LOOKED_AT = 384
 _QUERY = ("query", "keyword", "class", "label", "instrument")
 _URL = ("url", "link", "image_url", "image")
@@ -278,7 +279,8 @@ def _records(found: Sequence[_Found], meant: Mapping[str, str], names: class_nam
     first = duplicates.copy_groups([look.print for look in looks])
     copies = Counter(first)
     report = fetching.store_folder(options) / "report"
-    decided = _decisions(report / "review.csv")
+    earlier = _earlier_review(report / "review.csv")
+    decided = {row["sha256"]: row["decision"] for row in earlier}
     records, doubtful, counts = [], [], Counter[str]()
     for at, (item, look) in enumerate(zip(usable, looks, strict=True)):
         leader = usable[first[at]].name
@@ -298,7 +300,7 @@ def _records(found: Sequence[_Found], meant: Mapping[str, str], names: class_nam
             record = replace(record, labels=None, attributes=remote.doubts(
                 {**record.attributes, remote.PROPOSED: name}, faults))
         records.append((item.file, record))
-    _write_report(report, doubtful, usable)
+    _write_report(report, doubtful, usable, earlier)
     told_counts = ", ".join(f"{n} {fault}" for fault, n in counts.most_common())
     return records, [f"{counted(len(doubtful), 'doubtful picture')} ({told_counts}): see "
                      f"{report / 'review.csv'}"] if doubtful else []
@@ -310,33 +312,41 @@ def _record(item: _Found, labels: tuple[int, ...], group: str | None) -> ImageRe
                        attributes={k: v for k, v in told.items() if v}, group=group)
 
 
-def _decisions(file: Path) -> dict[str, str]:
-    """What a person wrote into the column decision, by the file's check sum.
+def _earlier_review(file: Path) -> list[dict[str, str]]:
+    """The rows of an earlier run's review, with what a person wrote into the column decision.
 
     Raises:
         SourceError: Something other than keep or drop.
     """
     if not file.exists():
-        return {}
-    decided = {}
+        return []
+    rows = []
     for number, row in enumerate(remote.read_table(file, (("sha256",), ("decision",))), start=2):
         choice = row.get("decision", "").lower()
         if choice not in ("", KEEP, DROP):
             raise SourceError(f"{file}, line {number}: decision {choice!r}; write keep, drop or "
                               "nothing")
-        decided[row.get("sha256", "")] = choice
-    return decided
+        rows.append({**dict.fromkeys(_REVIEW, ""), **row, "decision": choice})
+    return rows
 
 
 def _write_report(folder: Path, doubtful: Sequence[tuple[_Found, str, Sequence[str], str]],
-                  usable: Sequence[_Found]) -> None:
-    """The list for the review, and sheets of what is doubtful and of what isn't."""
+                  usable: Sequence[_Found], earlier: Sequence[Mapping[str, str]]) -> None:
+    """The list for the review, and sheets of what is doubtful and of what isn't.
+
+    Decisions on pictures that this run did not see stay in the list: another run may.
+    """
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["decision", "picture", "class", "reasons", "file", "url", "sha256"])
+    table.writerow(_REVIEW)
+    listed = set[str]()
     for item, name, faults, choice in doubtful:
+        content = sha256(item.file)
+        listed.add(content)
         table.writerow([choice, item.name, name, "; ".join(faults), item.file, item.url or "",
-                        sha256(item.file)])
+                        content])
+    table.writerows([row[column] for column in _REVIEW] for row in earlier
+                    if row["decision"] and row["sha256"] not in listed)
     write_atomic(folder / "review.csv", stream.getvalue())
     bad = {item.file for item, *_ in doubtful}
     sheets: dict[str, list[Cell]] = defaultdict(list)

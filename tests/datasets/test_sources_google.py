@@ -104,6 +104,12 @@ def test_the_doubtful_wait_for_a_decision(run: Run, tmp_path: Path) -> None:
     assert "dropped in review.csv" in (tmp_path / "out/rejects.jsonl").read_text()
     kept = {row["picture"]: row["decision"] for row in csv.DictReader(table.open())}
     assert kept["guitar painting/3.png"] == "drop"
+    (top / "guitar painting").rename(tmp_path / "later")
+    assert run(*arguments) == command.DONE
+    (tmp_path / "later").rename(top / "guitar painting")
+    assert run(*arguments) == command.DONE_WITH_REJECTS
+    again = {row["picture"]: row["decision"] for row in csv.DictReader(table.open())}
+    assert again == kept, "decisions are kept over a run that has other pictures"
 
 
 def answer_of(website: Any) -> Any:
