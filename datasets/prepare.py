@@ -237,7 +237,7 @@ def _described(records: Sequence[Item], options: argparse.Namespace,
         values = {k: v for k, v in told.groupdict().items() if v} if told else {}
         attributes = {**record.attributes,
                       **{k: v for k, v in values.items() if k not in _RESERVED}}
-        split = base.split_of(f"{values['split']}/x") if "split" in values else record.split
+        split = _told_split(values["split"], record) if "split" in values else record.split
         out.append((path, replace(
             record, attributes=attributes, split=split,
             domain=options.domain or values.get("domain") or record.domain,
@@ -248,6 +248,14 @@ def _described(records: Sequence[Item], options: argparse.Namespace,
         raise PrepareError(f"--group-by {options.group_by}: no picture has it; give it a name in "
                            "--pattern, or 'folder'")
     return out, notes
+
+
+def _told_split(name: str, record: ImageRecord) -> str:
+    split = base.split_of(f"{name}/x")
+    if split is None:
+        raise PrepareError(f"--pattern: the split of {record.file_name} is {name!r}; expected "
+                           "train, val or test (or valid, validation, ...)")
+    return split
 
 
 def _categories(categories: Sequence[Category], records: Sequence[ImageRecord],

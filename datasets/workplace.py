@@ -111,6 +111,7 @@ def _remove_stale(out: Path, earlier: Manifest, manifest: Manifest) -> None:
         if record.file_name not in listed and parts[0] == "images" and ".." not in parts:
             (out / record.file_name).unlink(missing_ok=True)
             for folder in (out / record.file_name).parents:
-                if folder == out or any(folder.iterdir()):
+                if folder == out or folder.is_dir() and any(folder.iterdir()):
                     break
-                folder.rmdir()
+                if folder.is_dir():  # else somebody tidied up
+                    folder.rmdir()

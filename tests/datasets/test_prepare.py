@@ -204,6 +204,17 @@ def test_an_earlier_data_set_is_brought_up_to_date(tmp_path: Path, draw: Draw) -
     assert (tmp_path / "src/harp/4.jpg").exists()
 
 
+def test_a_data_set_that_somebody_tidied_up_is_brought_up_to_date(tmp_path: Path,
+                                                                  draw: Draw) -> None:
+    for name in ("harp/1", "lute/1", "lute/2"):
+        draw(f"src/{name}.jpg")
+    tool("folder", tmp_path / "src", "--out", tmp_path / "out")
+    shutil.rmtree(tmp_path / "src/lute")
+    shutil.rmtree(tmp_path / "out/images/lute")
+    assert tool("folder", tmp_path / "src", "--out", tmp_path / "out") == 0
+    assert [r.file_name for r in Manifest.read(tmp_path / "out").images] == ["images/harp/1.jpg"]
+
+
 def test_splits_of_the_source_are_kept(tmp_path: Path, draw: Draw) -> None:
     rows = []
     for number in range(1, 11):
@@ -272,6 +283,8 @@ def test_joining_two_data_sets(tmp_path: Path, draw: Draw) -> None:
     (["folder", "src", "--out", "o", "--split", "70/20"], "70/10/20"),
     (["folder", "src", "--out", "o", "--pattern", "("], "not a regular expression"),
     (["folder", "src", "--out", "o", "--pattern", "x"], "no named part"),
+    (["folder", "src", "--out", "o", "--pattern", "(?P<split>[^/]+)/"],
+     "the split of harp/1.jpg is 'harp'; expected train, val or test"),
     (["folder", "src", "--out", "o", "--group-by", "painter"], "no picture has it"),
     (["folder", "broken", "--out", "o"], "none of 1 pictures can be used; the first"),
     (["folder", "src", "--out", "/proc/nothing/here"], "/proc/nothing"),
