@@ -208,7 +208,9 @@ def _read_names(root: Path) -> tuple[dict[int, str], str]:
 def _names_in(file: Path) -> dict[int, str]:
     text = file.read_text(encoding="utf-8-sig", errors="replace")
     if file.suffix not in (".yaml", ".yml"):
-        return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
+        # A blank line counts, too: the number of a class is that of its line.
+        return {number: line.strip() for number, line in enumerate(text.splitlines())
+                if line.strip()}
     import yaml
 
     try:
@@ -222,6 +224,6 @@ def _names_in(file: Path) -> dict[int, str]:
     if isinstance(names, Mapping):
         try:
             return {int(index): str(name) for index, name in names.items()}
-        except ValueError:
+        except (TypeError, ValueError):
             pass
     raise SourceError(f"{file}: expected 'names:' with a list of class names, or number: name")

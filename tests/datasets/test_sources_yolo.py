@@ -43,6 +43,16 @@ def test_names_files(tmp_path: Path, draw: Draw, read_source: Reader, name: str,
     assert [c.name for c in data.categories] == ["harp", "lute"] and len(rejects) == 0
 
 
+def test_a_blank_line_among_the_names_is_a_number(tmp_path: Path, draw: Draw,
+                                                  read_source: Reader) -> None:
+    draw("images/a.jpg")
+    label(tmp_path / "labels/a.txt", "2 0.5 0.5 0.2 0.4")
+    label(tmp_path / "classes.txt", "harp\n\nlute\n\n")
+    data, _ = read_source("yolo", tmp_path)
+    names = {c.id: c.name for c in data.categories}
+    assert [names[box.label] for box in data.records[0][1].boxes] == ["lute"]
+
+
 @pytest.mark.parametrize(("picture", "text"), [
     ("images/a.jpg", "labels/a.txt"), ("train/images/a.jpg", "train/labels/a.txt"),
     ("images/train/a.jpg", "labels/train/a.txt"), ("a.jpg", "a.txt"),
