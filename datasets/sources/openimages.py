@@ -74,7 +74,7 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     folder = root if options.images is None else existing_folder(options.images)
     there = {path.stem: path for path in find_images(folder)}
     tables = _Tables(root)
-    facts, missing = _facts(tables, there, options)
+    facts, missing = _facts(tables, there, options, rejects)
     if options.list_missing is not None:
         write_atomic(options.list_missing, "".join(f"{line}\n" for line in sorted(missing)))
     images = [image for image_id, fact in sorted(facts.items())
@@ -133,27 +133,33 @@ def _rows(file: Path, options: argparse.Namespace) -> Iterator[dict[str, str]]:
         for row in command.progress(reader, None, f"reading {file.name}",
                                     getattr(options, "quiet", True)):
             if len(row) > label and row[label] in INSTRUMENTS:
-                yield dict(zip(header, row, strict=False))
+                yield {"line": str(reader.line_num), **dict(zip(header, row, strict=False))}
 
 
 def _facts(tables: _Tables, there: Mapping[str, Path],
-           options: argparse.Namespace) -> tuple[dict[str, _Fact], set[str]]:
+           options: argparse.Namespace, rejects: Rejects) -> tuple[dict[str, _Fact], set[str]]:
     """What is known of each picture that is there, and ``split/ID`` of those that are not."""
     facts: dict[str, _Fact] = defaultdict(_Fact)
     missing: set[str] = set()
     for file in [*tables.boxes, *tables.labels]:
         split = _split(file.relative_to(tables.root))
+        boxed_here = file in tables.boxes
         for row in _rows(file, options):
             name = INSTRUMENTS[row["LabelName"]]
-            verified_absent = "XMin" not in row and float(row["Confidence"] or 0) < 0.5
+            try:
+                corners = _corners(row) if boxed_here else None
+                verified_absent = not boxed_here and float(row["Confidence"] or 0) < 0.5
+            except (KeyError, ValueError):
+                rejects.add(file, f"line {row['line']} is cut off or damaged; download it again")
+                continue
             if row["ImageID"] not in there:
                 if not verified_absent:
                     missing.add(f"{split or 'train'}/{row['ImageID']}")
                 continue
             fact = facts[row["ImageID"]]
             fact.split = fact.split or SPLITS.get(split or "")
-            if "XMin" in row:
-                fact.boxes.append((name, _corners(row), row.get("IsGroupOf") == "1",
+            if corners is not None:
+                fact.boxes.append((name, corners, row.get("IsGroupOf") == "1",
                                    {ours: 1 for mark, ours in _BOX_MARKS.items()
                                     if row.get(mark) == "1"}))
             else:

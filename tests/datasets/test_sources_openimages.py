@@ -76,6 +76,17 @@ def test_missing_pictures_are_listed(release: Path, read_source: Reader) -> None
     assert data.notes[0].startswith(f"not in {release.name}: 1 listed picture (")
 
 
+def test_a_table_that_was_cut_off(release: Path, read_source: Reader) -> None:
+    boxes = release / "oidv6-train-annotations-bbox.csv"
+    with boxes.open("a") as stream:
+        stream.write("000b,xclick,/m/0342h,1,0.2,x,0.3,0.4,0,0,0,0,0\n000c,xclick,/m/0342h,1,0.2")
+    data, rejects = read_source("openimages", release)
+    assert {Path(r.file_name).stem: len(r.boxes) for _, r in data.records} == {
+        "000a": 2, "000b": 0, "000c": 0, "000d": 0}
+    assert rejects.rows == [(str(boxes), f"line {line} is cut off or damaged; download it again")
+                            for line in (6, 7)]
+
+
 def test_layout_of_fiftyones_zoo(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
     draw("validation/data/00aa.jpg", 100, 100)
     for name, text in (("labels/detections", BOXES + "00aa,x,/m/07gql,1,0,1,0,1,0,0,0,0,0\n"),
