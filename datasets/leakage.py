@@ -11,6 +11,9 @@ from musicon.datasets.files import sha256
 from musicon.datasets.records import ImageRecord, Manifest, Rejects
 
 Item = tuple[Path, ImageRecord]
+_NOBODY = frozenset("anonymous anonym anonyme anoniem anonimo anónimo anonymus unknown unbekannt "
+                    "onbekend inconnu ignoto sconosciuto desconocido".split())
+"""Words by which a painter's name says that nobody knows him: such works are of many hands."""
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -76,7 +79,9 @@ def _content(path: Path) -> str | None:
 def hands(record: ImageRecord) -> set[str]:
     """Names that tie works together: painter and leakage group.
 
-    Sources spell a painter as ``jan-steen`` or ``Jan Steen``: both are one.
+    Sources spell a painter as ``jan-steen`` or ``Jan Steen``: both are one. ``Anonymous, Flemish``
+    is no painter.
     """
-    return {_NOT_WORD.sub(" ", name).strip().casefold() or name
-            for name in (record.attributes.get("painter"), record.group) if name}
+    names = {_NOT_WORD.sub(" ", name).strip().casefold() or name
+             for name in (record.attributes.get("painter"), record.group) if name}
+    return {name for name in names if not _NOBODY.intersection(name.split())}

@@ -105,9 +105,11 @@ def find(manifests: Sequence[Manifest], bar: Bar, workers: int = 2) -> Found:
         for hand in hands(record):
             by_hand[hand].append(i)
     seen = {frozenset((leak.first, leak.second)) for leak in leaks}
-    leaks += [leak for hand, members in sorted(by_hand.items())
-              for leak in _between(items, members, SAME_HAND, hand)
-              if frozenset((leak.first, leak.second)) not in seen]
+    for hand, members in sorted(by_hand.items()):
+        for leak in _between(items, members, SAME_HAND, hand):
+            if frozenset((leak.first, leak.second)) not in seen:  # of painter or group, say one
+                seen.add(frozenset((leak.first, leak.second)))
+                leaks.append(leak)
     copies = sum(len(members) - 1 for members in together.values())
     return Found(tuple(leaks), copies, len(items), rejects)
 

@@ -48,6 +48,18 @@ def test_apart_from_leaves_out_twins_names_and_painters(tmp_path: Path) -> None:
     assert "juan gris" in reasons[str(own / "4.png")]
 
 
+def test_works_of_unknown_painters_are_not_of_one_hand(tmp_path: Path) -> None:
+    painters = ("Anonymous, Flemish", "unknown-artist", "Unbekannt", "Jan Steen")
+    test = Manifest(tmp_path, (), tuple(
+        record(i, split="test", sha256=f"{i:064}", attributes={"painter": painter})
+        for i, painter in enumerate(painters)))
+    items = [(tmp_path / f"own-{i}.png", replace(record(i + 9), attributes={"painter": painter}))
+             for i, painter in enumerate(painters)]
+    rejects = Rejects()
+    assert apart_from(items, [test], rejects) == items[:3]
+    assert [Path(file).name for file, _ in rejects.rows] == ["own-3.png"]
+
+
 def test_apart_from_leaves_unreadable_files_to_the_check(tmp_path: Path) -> None:
     test = Manifest(tmp_path, (), (record(0, split="test", sha256="0" * 64),))
     items = [(tmp_path / "gone.png", record(7))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_check_prints_what_leaks(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert "8 pictures; 2 leak into a test, 1 between train and val; 3 copies" in said
     assert "jan steen" in said
+
+
+def test_painter_and_group_are_one_leak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = data_set(tmp_path / "a", ("one.jpg", picture(1), "train", "jan-steen"),
+                      ("two.jpg", picture(2), "test", "jan-steen"))
+    manifest = Manifest.read(folder)
+    replace(manifest, images=tuple(replace(r, group="album 7") for r in manifest.images)
+            ).write(folder)
+    assert tool("check", folder) == 1
+    assert "2 pictures; 1 leak into a test" in capsys.readouterr().out
 
 
 def test_check_of_clean_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
