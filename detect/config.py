@@ -283,7 +283,13 @@ class StageConfig(Settings):
         from musicon.detect import adaptation  # its settings are built on this module
 
         given = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
-        return tuple(adaptation.settings(one) for one in given)
+        methods = tuple(adaptation.settings(one) for one in given)
+        asked = [(method.name, model) for method in methods for model in method.models]
+        twice = next((one for i, one in enumerate(asked) if one in asked[:i]), None)
+        if twice is not None:
+            raise ValueError("{} is given twice for the {}; give all its targets in one".format(
+                *twice))
+        return methods
 
 
 class Config(RunSettings):
@@ -431,6 +437,8 @@ def _set(document: dict[str, Any], override: str) -> None:
     node = document
     for part in path[:-1]:
         below = node.get(part)
+        if part == "bank":
+            below = _by_path(below)
         node[part] = dict(below) if isinstance(below, Mapping) else {}
         node = node[part]
     node[path[-1]] = copy.deepcopy(value)

@@ -80,6 +80,12 @@ def test_engine_by_name_keeps_the_other_detector_settings(tmp_path: Path) -> Non
     assert (detector.engine, detector.image_size) == ("detectron2", 210)
 
 
+def test_a_banks_path_stays_where_another_of_its_settings_is_given(tmp_path: Path) -> None:
+    file = write(tmp_path, "stages: {mimo: {manifest: m, bank: data/bank}}\n")
+    bank = load(file, ["stages.mimo.bank.probability=0.25"]).stages["mimo"].bank
+    assert bank is not None and (str(bank.path), bank.probability) == ("data/bank", 0.25)
+
+
 @pytest.mark.parametrize("override, parts", [
     ("classifier.image_sise=3", ["classifier.image_sise", "did you mean classifier.image_size?"]),
     ("steps=3", ["steps: unknown", "did you mean stages.mimo.classifier.steps?"]),
@@ -91,6 +97,8 @@ def test_engine_by_name_keeps_the_other_detector_settings(tmp_path: Path) -> Non
     ("detector.family=yolo", ["detector.family", "'retinanet'", "'yolo'"]),
     ("stages.mimo.parent=google", ["stages.mimo.parent", "google", "there are mimo"]),
     ("stages.mimo.parent=mimo", ["circle"]),
+    ("stages.mimo.adaptation=[{name: teacher, targets: [a]}, {name: teacher, targets: [b], "
+     "models: [detector]}]", ["stages.mimo.adaptation", "teacher is given twice for the detector"]),
     ("seed", ["--set seed", "write --set key.key=value"]),
     ("seed=[1", ["--set seed=[1", "not YAML"]),
 ])
