@@ -2,9 +2,9 @@
 
 A grid file names the settings that all variants share, what each variant sets otherwise, the
 seeds, and the data sets whose test split is scored. Every variant is trained once a seed, and its
-last stage's model is scored. What is done is kept. Differences are to the
-first variant, with 95% intervals of a paired bootstrap: each round draws the same pictures for
-both variants, and averages over the seeds.
+last stage's model is scored. What is done is kept. Differences are to the first variant, with 95%
+intervals of a paired bootstrap: each round draws the same pictures for both variants, and averages
+over the seeds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.files import sha256
@@ -29,6 +29,7 @@ from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.checkpoints import WEIGHTS
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
+    BAR_NAMES,
     EvaluationOptions,
     EvaluationResult,
     bar_values,
@@ -60,7 +61,7 @@ class Grid(Settings):
     stages: tuple[str, ...] = ()
     """Those to train; the last one's model is scored. All that ``base`` has, if none is named."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    tests: dict[str, Path]
+    tests: dict[str, Path] = Field(min_length=1)
     """Name -> manifest whose test split is scored."""
     whole: tuple[str, ...] = ()
     """Tests that are scored on all splits, as no stage learns from them or is chosen on them."""
@@ -68,6 +69,15 @@ class Grid(Settings):
     variants: dict[str, tuple[str, ...]] = Field(min_length=1)
     """Name -> overrides, such as ``stages.mimo.bank=data/bank``; the first is compared with."""
     output: Path
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Grid:
+        """A typing error would be told after the training, or never."""
+        for key, names, known in (("figures", self.figures, BAR_NAMES),
+                                  ("whole", self.whole, tuple(self.tests))):
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"{key}: {unknown[0]!r} is none of {', '.join(known)}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,9 @@ def run(options: argparse.Namespace) -> int:
             scored.setdefault(name, {})[seed] = found
             minutes.setdefault(name, []).append(taken)
     rows = compare(scored, grid.figures)
+    if not rows:
+        raise UserError(f"{', '.join(grid.figures)}: none of these figures can be measured on "
+                        f"{', '.join(grid.tests)}; give tests that are boxed, or other figures")
     _write(grid.output, rows, minutes, seeds)
     print(f"\n{_table(rows, minutes)}\n\nwritten: {grid.output / 'ablation.md'}, .json, .png")
     return DONE

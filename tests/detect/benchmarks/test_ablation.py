@@ -67,6 +67,11 @@ def test_a_figure_that_one_variant_lacks_has_no_interval() -> None:
 @pytest.mark.parametrize(("text", "part"), [
     ("seeds: [0]", "base"), ("[", "not a readable grid"), ("- 1", "the file"),
     ("base: a.yaml\ntests: {}\noutput: x\nvariants: {}", "variants"),
+    ("base: a.yaml\ntests: {}\noutput: x\nvariants: {a: []}", "tests"),
+    ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {a: []}\nfigures: [crop_top_1]",
+     "figures: 'crop_top_1' is none of ap, ap50,.* crop_top1"),
+    ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {a: []}\nwhole: [arts]",
+     "whole: 'arts' is none of art;"),
 ])
 def test_a_wrong_grid_is_one_sentence(tmp_path: Path, text: str, part: str) -> None:
     file = tmp_path / "grid.yaml"
