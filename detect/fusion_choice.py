@@ -23,7 +23,7 @@ from musicon.detect.detections import Detections
 from musicon.detect.evaluation import DetectionMetrics, evaluate
 from musicon.detect.fusion import calibrated
 from musicon.detect.matching import pool
-from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, Opinions, rescale
+from musicon.detect.pipeline import ArtworkDetector, Opinions, rescale
 
 WEIGHTS = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Of the classifier in a product."""
@@ -78,7 +78,8 @@ def try_rules(finder: ArtworkDetector, validation: Manifest, *,
     records = progress(iter(validation.images), total=len(validation), desc="validating",
                        quiet=quiet)
     while batch := list(islice(records, AT_ONCE)):
-        images = [decode_reduced(validation.path(record), WORKING_SIDE)[0] for record in batch]
+        images = [decode_reduced(validation.path(record), finder.working_side)[0]
+                  for record in batch]
         opinions |= dict(zip((r.id for r in batch), finder.opinions(images), strict=True))
     sizes = {record.id: (record.width, record.height) for record in validation.images}
     tried = []

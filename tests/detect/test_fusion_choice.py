@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,27 @@ def test_a_seeing_classifier_is_listened_to(validation: Manifest) -> None:
     assert best.metrics.negatives_with_alarm == 0
     rows = {row["rule"]: row for row in (t.row() for t in tried)}
     assert rows["detector"]["agnostic_ap50"] < rows["classifier"]["agnostic_ap50"]
+
+
+def test_large_pictures_are_seen_as_inference_sees_them(tmp_path: Path) -> None:
+    """A detector of 2,048 pixels is calibrated on 2,048 pixels, not on what smaller ones see."""
+    seen = []
+
+    class Watching(ColourFinder):
+        def _one(self, image: Tensor) -> dict[str, Tensor]:
+            seen.append(max(image.shape))
+            return super()._one(image)
+
+    Image.fromarray(picture(1900, 300, red=(10, 10, 60, 60))).save(tmp_path / "1.png")
+    data = Manifest(tmp_path, CATEGORIES, (
+        ImageRecord(1, "1.png", 1900, 300, (Box((10, 10, 60, 60), 3),), split="val"),))
+    config = settings()
+    large = config.model_copy(update={
+        "detector": config.detector.model_copy(update={"image_size": 2048})})
+    model = ArtworkDetector(ColourNamer(), Watching(), large, CATEGORIES, "cpu")
+    run_model(model, data, quiet=True)
+    try_rules(model, data, quiet=True)
+    assert seen == [1900, 1900]
 
 
 def test_a_blind_one_is_not(validation: Manifest) -> None:
