@@ -90,8 +90,7 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
     classes = _Classes(options.keywords)
     folder = fetching.store_folder(options)
     if options.path is not None:
-        photos = _own_photos(options, classes, rejects)
-        notes: list[str] = []
+        photos, notes = _own_photos(options, classes, rejects)
     else:
         photos, notes = _museum_photos(options, classes, rejects)
     if not photos:
@@ -161,10 +160,20 @@ class _Classes:
                      for c in categories)
 
 
-def _own_photos(options: argparse.Namespace, classes: _Classes, rejects: Rejects) -> list[_Photo]:
-    if options.path.is_file():
-        return _table_photos(options.path, classes, rejects)
-    root = existing_folder(options.path)
+def _own_photos(options: argparse.Namespace, classes: _Classes,
+                rejects: Rejects) -> tuple[list[_Photo], list[str]]:
+    """The photos of the wanted classes, and a sentence on the others."""
+    others = Counter[str]()
+    photos = (_table_photos if options.path.is_file() else _folder_photos)(
+        options.path, classes, others, rejects)
+    shown = ", ".join(sorted(others)[:8]) + (", ..." if len(others) > 8 else "")
+    return photos, [f"{counted(others.total(), 'photo')} passed over, of classes that --keywords "
+                    f"does not name: {shown}"] if others else []
+
+
+def _folder_photos(path: Path, classes: _Classes, others: Counter[str],
+                   rejects: Rejects) -> list[_Photo]:
+    root = existing_folder(path)
     photos = []
     for file in find_images(root):
         parts = file.relative_to(root).parts
@@ -174,10 +183,13 @@ def _own_photos(options: argparse.Namespace, classes: _Classes, rejects: Rejects
         names = classes.of_folder(parts[0])
         if names:
             photos.append(_Photo(file, file.relative_to(root).as_posix(), names))
+        else:
+            others[parts[0]] += 1
     return photos
 
 
-def _table_photos(table: Path, classes: _Classes, rejects: Rejects) -> list[_Photo]:
+def _table_photos(table: Path, classes: _Classes, others: Counter[str],
+                  rejects: Rejects) -> list[_Photo]:
     photos = []
     for number, row in enumerate(remote.read_table(table, (_FILE, _CLASS)), start=2):
         name, label = remote.cell(row, *_FILE), remote.cell(row, *_CLASS)
@@ -191,6 +203,8 @@ def _table_photos(table: Path, classes: _Classes, rejects: Rejects) -> list[_Pho
                 Path(os.path.abspath(table.parent / name)), name, names,
                 remote.cell(row, "object", "group"), url and public_url(url), row.get("rights"),
                 {k: v for k, v in row.items() if v and k not in _KNOWN_COLUMNS}))
+        else:
+            others[label] += 1
     return photos
 
 

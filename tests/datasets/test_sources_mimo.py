@@ -143,7 +143,8 @@ def test_europeana_becomes_a_data_set(run: Run, tmp_path: Path, website: Any,
     assert len(website.asked) == asked
 
 
-def test_folders_of_numbers_and_names(run: Run, tmp_path: Path) -> None:
+def test_folders_of_numbers_and_names(run: Run, tmp_path: Path,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
     for n, folder in enumerate(["3564", "Geige", "3573", "harpe", "2206", "4455"]):
         file = tmp_path / "photos" / folder / f"{n}.png"
         file.parent.mkdir(parents=True)
@@ -153,6 +154,8 @@ def test_folders_of_numbers_and_names(run: Run, tmp_path: Path) -> None:
     settings.write_text("keywords: [3564, 3265, 2206]\nsplit: 50/25/25\nseed: 3\n")
     assert run("mimo", tmp_path / "photos", "--settings", settings, "--out", tmp_path / "out",
                "--quiet") == command.DONE_WITH_REJECTS
+    assert ("1 photo passed over, of classes that --keywords does not name: 4455"
+            in capsys.readouterr().out)
     manifest = Manifest.read(tmp_path / "out")
     assert [(c.name, c.mimo) for c in manifest.categories] == [
         ("bows", "2206"), ("harp", "3285"), ("violin", "3573")]
