@@ -6,10 +6,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from musicon.datasets.loading import resize_longer
 
 Picture = NDArray[np.uint8]
 GAP = 6
@@ -41,7 +42,7 @@ def contact_sheet(rows: Sequence[Sequence[Cell]], title: str = "", side: int = 1
         for column, cell in enumerate(row):
             x = GAP + column * (side + GAP)
             if cell.picture is not None:
-                small = fitted(cell.picture, side)
+                small = resize_longer(cell.picture, side)
                 h, w = small.shape[:2]
                 sheet.paste(Image.fromarray(small), (x + (side - w) // 2, y + (side - h) // 2))
             draw.text((x, y + side), _cut(cell.caption, side, font), INK, font)
@@ -53,15 +54,6 @@ def contact_sheet(rows: Sequence[Sequence[Cell]], title: str = "", side: int = 1
 def grid(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
     """Rows of so many cells."""
     return [cells[i:i + columns] for i in range(0, len(cells), columns)]
-
-
-def fitted(picture: Picture, side: int) -> Picture:
-    """The picture with its longer side scaled to ``side`` pixels."""
-    height, width = picture.shape[:2]
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else
-                      cv2.INTER_LINEAR)
 
 
 def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

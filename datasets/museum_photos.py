@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from musicon.datasets.boxes import Xyxy
-from musicon.datasets.contact_sheet import Cell, contact_sheet, fitted, grid
+from musicon.datasets.contact_sheet import Cell, contact_sheet, grid
 from musicon.datasets.files import to_json, write_atomic
 from musicon.datasets.foreground import find_foreground
 from musicon.datasets.images import ImageError, decode, decode_reduced
+from musicon.datasets.loading import resize_longer
 
 NOT_PLAIN = "no plain ground: kept whole, without a box"
 SEVERAL = "several objects"
@@ -224,7 +225,7 @@ def before_and_after(rows: Sequence[tuple[Path, Kept]], side: int = 150) -> byte
 
 def _drawn(picture: Picture, box: Xyxy | None, width: int, colour: tuple[int, int, int],
            side: int) -> Picture:
-    small = fitted(picture, side).copy()
+    small = resize_longer(picture, side)
     if box is not None:
         zoom = small.shape[1] / width
         x0, y0, x1, y1 = (round(value * zoom) for value in box)

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets.contact_sheet import Cell, contact_sheet, fitted
+from musicon.datasets.contact_sheet import Cell, contact_sheet
 from musicon.datasets.files import write_atomic
 from musicon.datasets.images import decode_reduced
+from musicon.datasets.loading import resize_longer
 from musicon.datasets.records import ImageRecord, Manifest
 from musicon.styletransfer.bank_files import SCENES
 from musicon.styletransfer.weights import StyleError
@@ -87,7 +88,7 @@ def _picture(path: Path, record: ImageRecord | None = None) -> NDArray[np.uint8]
 
 def _with_style(picture: NDArray[np.uint8], style: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture with its style, framed, in the lower left corner."""
-    small = fitted(style, max(picture.shape) // 3)
+    small = resize_longer(style, max(picture.shape) // 3)
     framed = cv2.copyMakeBorder(small, 2, 0, 0, 2, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     height, width = min(len(framed), len(picture)), min(framed.shape[1], picture.shape[1])
     picture[-height:, :width] = framed[-height:, :width]

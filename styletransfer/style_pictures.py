@@ -12,8 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from musicon.datasets.contact_sheet import Cell, contact_sheet, fitted, grid
+from musicon.datasets.contact_sheet import Cell, contact_sheet, grid
 from musicon.datasets.images import decode_reduced
+from musicon.datasets.loading import resize_longer
 from musicon.styletransfer.clusters import NOISE, Clustering
 from musicon.styletransfer.sketch import Floats, Indices, Points
 
@@ -74,7 +75,7 @@ def plot_map(points: Points, clustering: Clustering, styles: Sequence[tuple[int,
                          label=f"cluster {label} ({int(mine.sum())})")
     where = {int(row): at for at, row in enumerate(rows)}
     for at, file in styles[:MAX_THUMBNAILS]:
-        picture = OffsetImage(fitted(decode_reduced(file, 160)[0], 56), zoom=0.8)
+        picture = OffsetImage(resize_longer(decode_reduced(file, 160)[0], 56), zoom=0.8)
         label = int(clustering.labels[at])
         edge = "#8795a1" if label == NOISE else _colour(label)
         axes.add_artist(AnnotationBbox(

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from musicon.datasets import command
 from musicon.datasets.addresses import find_key
-from musicon.datasets.boxes import Xyxy, wkt_to_xyxy
+from musicon.datasets.boxes import Xyxy, iou, wkt_to_xyxy
 from musicon.datasets.fetching import store_folder
 from musicon.datasets.images import ImageError, probe
 from musicon.datasets.records import ImageRecord, Rejects
@@ -237,7 +237,7 @@ def _outlines(drawn: Sequence[Any], images: Mapping[int, Any], terms: Mapping[in
             rejects.add(_name(image), f"annotation {annotation.id} left out: {error}")
             spoilt.add(image.id)
             continue
-        if any(box.name == other.name and _iou(box.xyxy, other.xyxy) >= SAME_BOX
+        if any(box.name == other.name and iou(box.xyxy, other.xyxy)[0, 0] >= SAME_BOX
                and box.extra["user"] != other.extra["user"] for other in boxes[image.id]):
             merged[image.id] += 1
         else:
@@ -262,15 +262,6 @@ def _box(annotation: Any, height: float, terms: Mapping[int, str]) -> RawBox:
     if len(named) > 1:
         extra["other_terms"] = [terms[term] for term in named[1:]]
     return RawBox(terms[named[0]], xyxy, extra=extra)
-
-
-def _iou(first: Xyxy, second: Xyxy) -> float:
-    wide = min(first[2], second[2]) - max(first[0], second[0])
-    high = min(first[3], second[3]) - max(first[1], second[1])
-    if wide <= 0 or high <= 0:
-        return 0.0
-    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (first, second)]
-    return wide * high / (sum(areas) - wide * high)
 
 
 def _name(image: Any) -> str:
