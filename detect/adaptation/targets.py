@@ -61,7 +61,7 @@ class Targets:
         """List the pictures; validation and test images are never among them.
 
         Raises:
-            UserError: No manifest has an image in its training split.
+            UserError: No manifest has an image in its training split, or the bank is of others.
         """
         self.least = cfg.window
         self.styled_share = cfg.bank.probability if cfg.bank else 0.0
@@ -73,6 +73,10 @@ class Targets:
                             "prepare the data again with --split 70/10/20")
         known = sum(item.labels is not None for item in self.items)
         styled = sum(len(item.styled) for item in self.items)
+        if cfg.bank and not styled:
+            raise UserError(f"{cfg.bank.path}: the bank holds no styled version of a target "
+                            "picture; make it from them: python tools/build_bank.py make --content "
+                            f"{cfg.targets[0]} ...")
         log.info("%s, %s: %d target pictures, %d of them with known labels%s", ctx.name, cfg.name,
                  len(self.items), known, f", {styled} styled versions" if styled else "")
 

@@ -64,6 +64,14 @@ def test_a_method_works_on_the_models_it_is_given(data: Path, tmp_path: Path) ->
     assert adapt(task, ctx) is task
 
 
+def test_a_bank_of_other_pictures_is_refused(data: Path, tmp_path: Path) -> None:
+    config = settings(data, {"name": "teacher", "targets": [str(data / "art")],
+                             "bank": str(data / "photos")})
+    ctx = context(config, tmp_path)
+    with pytest.raises(UserError, match=r"photos: the bank holds no styled .* --content .*art"):
+        adapt(ClassifierTask(models(config)[0], ctx), ctx)
+
+
 def test_targets_without_training_pictures_are_refused(data: Path, tmp_path: Path) -> None:
     import json
 
