@@ -292,9 +292,18 @@ def _write(out: Path, document: Mapping[str, Any]) -> None:
     for table in (_scores(document), _shares(document)):
         rows = [table.header, ("---",) * len(table.header), *table.rows]
         text.append("\n".join(f"| {' | '.join(map(str, row))} |" for row in rows))
-    write_atomic(out / "explain.json", json.dumps(document, indent=1))
+    write_atomic(out / "explain.json", json.dumps(_without_nan(document), indent=1))
     write_atomic(out / "explain.md", "\n\n".join(text) + "\n")
     write_atomic(out / "explain.png", _plot(document["curves"]))
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for what could not be measured: JSON knows no NaN."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(below) for below in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _plot(curves_of: Mapping[str, Any]) -> bytes:
