@@ -22,7 +22,7 @@ from musicon.detect.config import FusionConfig
 from musicon.detect.detections import Detections
 from musicon.detect.evaluation import DetectionMetrics, evaluate
 from musicon.detect.fusion import calibrated
-from musicon.detect.matching import pool
+from musicon.detect.matching import pool, quiet_threshold
 from musicon.detect.pipeline import ArtworkDetector, Opinions, rescale
 
 WEIGHTS = (0.2, 0.35, 0.5, 0.65, 0.8)
@@ -102,6 +102,9 @@ def calibrate(fusion: FusionConfig, found: Mapping[int, Detections], validation:
               categories: Sequence[Category]) -> tuple[FusionConfig, DetectionMetrics]:
     """Make a rule's scores probabilities and set its threshold, on validation; its figures.
 
+    The threshold is the one with the best F1 of those that leave instrument-free works in peace
+    (``quiet_threshold``).
+
     Args:
         fusion: The rule, not calibrated yet.
         found: What it finds in the images, however low the score.
@@ -111,8 +114,13 @@ def calibrate(fusion: FusionConfig, found: Mapping[int, Detections], validation:
     boxes = pool(evaluate(validation, found, model_categories=categories).matched)
     slope, shift = fit_scaling(boxes.scores, boxes.hits)
     fusion = fusion.model_copy(update={"slope": slope, "shift": shift})
-    metrics = evaluate(validation, {
-        i: replace(said, scores=calibrated(torch.from_numpy(said.scores), fusion).numpy())
-        for i, said in found.items()}, model_categories=categories)
+    shown = {i: replace(said, scores=calibrated(torch.from_numpy(said.scores), fusion).numpy())
+             for i, said in found.items()}
+    metrics = evaluate(validation, shown, model_categories=categories)
+    least = quiet_threshold(metrics.matched)
+    if least > metrics.threshold:
+        metrics = replace(evaluate(validation, shown, model_categories=categories,
+                                   threshold=least), threshold_chosen_here=True)
+        return fusion.model_copy(update={"threshold": metrics.threshold}), metrics
     down = math.floor(metrics.threshold * 1e6) / 1e6  # up would lose a box that lies on it
     return fusion.model_copy(update={"threshold": down}), metrics

@@ -17,6 +17,8 @@ from musicon.detect.hierarchy import LEVELS, SureName, family_of
 
 FALSE_ALARM = -1
 IGNORED = -2
+MOST_FALSE_ALARMS, SURE = 0.1, 0.95
+"""Boxes shown an instrument-free image, and how sure ``quiet_threshold`` is of no more."""
 MATCH_IOU = 0.5
 
 
@@ -349,3 +351,26 @@ def best_threshold(pooled: PooledBoxes) -> float | None:
     best = int(np.argmax(np.where(last_of_equals, f1, -1.0)))
     score = float(pooled.scores[best])
     return score if best + 1 == len(hits) else (score + float(pooled.scores[best + 1])) / 2
+
+
+def quiet_threshold(matched: Sequence[MatchedImage]) -> float:
+    """The least threshold that surely keeps instrument-free images nearly free of boxes.
+
+    Surely: 95 times of 100, if other such images are like these, no more than one box is shown in
+    ten of them (upper limit of a Poisson rate; Garwood 1936).
+
+    Returns:
+        A threshold, or 0 where too few images are instrument-free to be sure of anything.
+    """
+    from scipy.stats import chi2
+
+    empty = [image for image in matched if image.is_negative]
+    counts = np.arange(len(empty) + 1)
+    allowed = counts[chi2.ppf(SURE, 2 * (counts + 1)) / 2 <= MOST_FALSE_ALARMS * len(empty)]
+    if not len(allowed):
+        return 0.0
+    scores = np.sort(np.concatenate([image.scores[image.shown(0.0)] for image in empty]))[::-1]
+    beyond = int(allowed[-1])
+    if len(scores) <= beyond:
+        return 0.0
+    return float(np.nextafter(np.float32(scores[beyond]), np.float32(1)))

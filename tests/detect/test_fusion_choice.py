@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ from finder import CATEGORIES, ColourFinder, ColourNamer, picture, settings
 from PIL import Image
 from torch import Tensor
 
-from musicon.datasets.boxes import as_boxes
+from musicon.datasets.boxes import BoxArray, as_boxes
 from musicon.datasets.records import Box, ImageRecord, Manifest
 from musicon.detect.config import FusionConfig
 from musicon.detect.detections import Detections
 from musicon.detect.evaluation import evaluate
 from musicon.detect.fusion_choice import WEIGHTS, calibrate, candidates, choose, try_rules
+from musicon.detect.matching import quiet_threshold
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import run_model
 
@@ -139,6 +142,50 @@ def test_the_threshold_keeps_the_last_box_worth_showing(validation: Manifest) ->
     fusion, metrics = calibrate(FusionConfig(), found, validation, CATEGORIES)
     assert (fusion.slope, fusion.shift, metrics.found.hits) == (1.0, 0.0, 4)
     assert metrics.threshold - 1e-6 <= fusion.threshold <= score
+
+
+def said(boxes: BoxArray, scores: Sequence[float], size: tuple[int, int]) -> Detections:
+    """Lutes."""
+    given = np.array(scores, np.float32)
+    return Detections(boxes, given, np.full(len(boxes), 3), given, given, size)
+
+
+def empty_works(first: int, count: int,
+                scores: Sequence[float]) -> tuple[list[ImageRecord], dict[int, Detections]]:
+    """Works without instrument, and one box in each of the first of them."""
+    records = [ImageRecord(first + i, f"{first + i}.png", 20, 20, split="val")
+               for i in range(count)]
+    found = {record.id: said(as_boxes([[1, 1, 9, 9]] if scores[i:] else []), scores[i:i + 1],
+                             (20, 20)) for i, record in enumerate(records)}
+    return records, found
+
+
+@pytest.mark.parametrize(("works", "may"), [(29, 4), (30, 0), (47, 0), (48, 1), (63, 2)])
+def test_empty_works_are_left_in_peace(works: int, may: int) -> None:
+    """Of so many works so many may show a box: from tables of the Poisson distribution.
+
+    Of 29 nothing is sure, and all four boxes may be shown.
+    """
+    records, found = empty_works(1, works, [0.9, 0.8, 0.7, 0.6])
+    data = Manifest(Path(), CATEGORIES, tuple(records))
+    least = quiet_threshold(evaluate(data, found, model_categories=CATEGORIES).matched)
+    assert sum(bool((one.scores >= least).any()) for one in found.values()) == may
+    _, nothing = empty_works(1, works, [])
+    assert quiet_threshold(evaluate(data, nothing, model_categories=CATEGORIES).matched) == 0
+
+
+def test_the_threshold_leaves_empty_works_in_peace(validation: Manifest) -> None:
+    boxed = [record for record in validation.images if record.boxes]
+    records, found = empty_works(100, 40, [0.6])
+    for i, record in enumerate(boxed):
+        boxes = as_boxes([box.xyxy for box in record.boxes])
+        found[record.id] = said(boxes, [0.5 + 0.1 * i] * len(boxes),
+                                (record.width, record.height))
+    data = replace(validation, images=(*boxed, *records))
+    fusion, metrics = calibrate(FusionConfig(), found, data, CATEGORIES)
+    assert metrics.false_alarms_per_negative == 0 and metrics.threshold_chosen_here
+    assert fusion.threshold == metrics.threshold
+    assert 0 < metrics.found.hits < sum(len(record.boxes) for record in boxed)
 
 
 def test_calibrated_scores_are_probabilities_and_find_the_same_boxes(validation: Manifest) -> None:
