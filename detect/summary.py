@@ -95,6 +95,12 @@ def lines(summary: InferenceSummary) -> list[str]:
     return text
 
 
+def hint(threshold: float) -> str:
+    """What to type where too few boxes are shown at a model's own threshold."""
+    return (f"shown: boxes of {threshold:.0%} and more, so that works without instruments rarely "
+            f"show one; --threshold {threshold / 3:.2f} finds more, and more that is none")
+
+
 def answer_lines(out: Path) -> list[str]:
     """The likeliest answers for the one image of the results, an attribute a line."""
     record = Manifest.read(out / DETECTIONS_NAME).images[0]

@@ -41,6 +41,8 @@ def main(options: argparse.Namespace) -> int:
     done = inference.run_inference(detector, listing, out, settings)
     if not options.quiet:
         print("\n".join(summary.lines(done)))
+        if options.boxes and options.threshold is None:
+            print(summary.hint(detector.threshold))
     if options.review:
         print(summary.load_review(out, options.name, options.quiet))
     return command.DONE_WITH_REJECTS if done.counts.rejected else command.DONE

@@ -66,6 +66,16 @@ def test_a_folder_is_searched_with_exit_code_0(images: Path, model: Path, tmp_pa
     assert capsys.readouterr().out == ""
 
 
+def test_what_a_lower_threshold_would_do_is_told_where_none_is_given(
+        images: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for given in ((), ("--threshold", 0.2)):
+        infer("--images", images, "--model", model, "--out", tmp_path / "out", "--no-review", *given)
+        told.append("shown: boxes of 30% and more" in (said := capsys.readouterr().out)
+                    and "--threshold 0.10 finds more" in said)
+    assert told == [True, False]
+
+
 def test_a_model_of_drawn_sample_pictures_says_so(images: Path, model: Path, tmp_path: Path,
                                                   capsys: pytest.CaptureFixture[str]) -> None:
     told = []
