@@ -17,6 +17,7 @@ from PIL import Image
 from musicon.datasets import command
 from musicon.datasets.records import Manifest
 from musicon.detect.checkpoints import LINEAGE, WEIGHTS
+from musicon.detect.summary import hint
 
 TOOLS = Path(__file__).resolve().parent.parent.parent / "tools"
 
@@ -70,10 +71,11 @@ def test_what_a_lower_threshold_would_do_is_told_where_none_is_given(
         images: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = []
     for given in ((), ("--threshold", 0.2)):
-        infer("--images", images, "--model", model, "--out", tmp_path / "out", "--no-review", *given)
-        told.append("shown: boxes of 30% and more" in (said := capsys.readouterr().out)
-                    and "--threshold 0.10 finds more" in said)
+        infer("--images", images, "--model", model, "--out", tmp_path / "out", "--no-review",
+              *given)
+        told.append("finds more, and more that is none" in capsys.readouterr().out)
     assert told == [True, False]
+    assert hint(0.75).endswith("--threshold 0.25 finds more, and more that is none")
 
 
 def test_a_model_of_drawn_sample_pictures_says_so(images: Path, model: Path, tmp_path: Path,
