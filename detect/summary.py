@@ -97,8 +97,8 @@ def lines(summary: InferenceSummary) -> list[str]:
 
 def hint(threshold: float) -> str:
     """What to type where too few boxes are shown at a model's own threshold."""
-    return (f"shown: boxes of {threshold:.0%} and more; --threshold {threshold / 3:.2f} finds more, "
-            "and more that is none")
+    return (f"shown: boxes of {threshold:.0%} and more; --threshold {threshold / 3:.2f} finds "
+            "more, and more that is none")
 
 
 def answer_lines(out: Path) -> list[str]:
