@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from musicon.datasets import memory
 from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, count, progress
 from musicon.datasets.images import decode_reduced
 from musicon.datasets.loading import resize_longer
@@ -172,5 +171,4 @@ def _timed(work: Callable[[], None], device: torch.device) -> float:
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return memory.peak()

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from musicon.datasets import memory
 from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, count, progress
 from musicon.datasets.images import ImageError, decode_reduced
 from musicon.datasets.records import UserError
@@ -133,8 +132,7 @@ def _search_and_tell(sender: Connection, model: Path, folder: Path, out: Path,
                      settings: InferenceOptions, device: str) -> None:
     detector = ArtworkDetector.load(model, device)
     run_inference(detector, list_images([str(folder)], out), out, settings)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sender.send(peak if sys.platform == "darwin" else peak * 1024)
+    sender.send(memory.peak())
 
 
 def _time_bare(detector: ArtworkDetector, images: Sequence[NDArray[np.uint8]],

@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musicon.datasets import memory
 from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, count, progress
 from musicon.datasets.records import MANIFEST_NAME, Manifest
 from musicon.datasets.splits import assign_splits
@@ -100,5 +99,4 @@ def measure(folder: str, out: Connection) -> None:
     at = step("filter", at)
     assign_splits(manifest.images, seed=1)
     step("split", at)
-    unit = 1 if sys.platform == "darwin" else 1024
-    out.send((steps, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
+    out.send((steps, memory.peak()))

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from musicon.datasets import memory
 from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, count, progress
 from musicon.datasets.records import UserError
 from musicon.styletransfer import clusters
@@ -140,10 +139,10 @@ def measure(number: int, dimension: int, min_samples: int, quiet: bool = True) -
     found = clusters.dbscan(points, vectors, eps, min_samples)
     clustered = time.process_time()
     wall = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = memory.peak()
     agrees = _agrees(vectors, found, eps, min_samples) if number <= PLAIN else None
     return Measured(number, dimension, sketched - cpu, clustered - sketched, wall,
-                    peak if sys.platform == "darwin" else peak * 1024, found.count,
+                    peak, found.count,
                     int((found.labels == clusters.NOISE).sum()), found.checked, agrees)
 
 
