@@ -125,12 +125,13 @@ def check(items: Sequence[Item], rejects: Rejects, journal: Journal, bar: Bar,
                 passed.append((path, mended))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    kept = _without_copies(passed, rejects)
+    kept = _without_copies(passed, rejects, counts)
     words = {
         "cut": ("box", "boxes", "cut: stuck out of the picture"),
         "turned": ("picture", None, "with boxes drawn on its side: boxes turned upright"),
         "scaled": ("picture", None, "listed at another size: boxes scaled"),
         "frames": ("picture", None, "with several frames or pages: the first is used"),
+        "divided": ("picture", None, "given to several splits: kept for the test, else for val"),
     }
     notes = [f"{counted(counts[key], one, many)} {text}"
              for key, (one, many, text) in words.items() if counts[key]]
@@ -212,7 +213,8 @@ _PROTECTED = (None, *SPLITS)
 """Splits by how much a picture is to stay in them."""
 
 
-def _without_copies(items: Sequence[Item], rejects: Rejects) -> list[Item]:
+def _without_copies(items: Sequence[Item], rejects: Rejects,
+                    counts: Counter[str]) -> list[Item]:
     """One of each content; where copies disagree on what they show, none.
 
     Of copies in several of the source's splits, the one that is tested on stays, lest it be
@@ -240,5 +242,6 @@ def _without_copies(items: Sequence[Item], rejects: Rejects) -> list[Item]:
                 rejects.add(shown_as(*kept.pop(i)),
                             f"same content as {items[best][1].file_name}")
         split = max((items[i][1].split for i in group), key=_PROTECTED.index)
+        counts["divided"] += len({items[i][1].split for i in group} - {None}) > 1
         kept[best] = (items[best][0], replace(items[best][1], split=split))
     return list(kept.values())

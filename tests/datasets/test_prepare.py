@@ -155,7 +155,8 @@ def test_copies(tmp_path: Path, draw: Draw) -> None:
         "d.png": "same content as harp/c.png, but labelled otherwise: keep the right one"}
 
 
-def test_a_copy_leaves_the_split_that_is_learnt_from(tmp_path: Path, draw: Draw) -> None:
+def test_a_copy_leaves_the_split_that_is_learnt_from(
+        tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]) -> None:
     for split, seeds in {"train": (1, 2, 3, 4), "val": (2, 3, 5), "test": (3, 6)}.items():
         for seed in seeds:
             draw(f"src/{split}/harp/{split}{seed}.png", seed=seed)
@@ -167,6 +168,27 @@ def test_a_copy_leaves_the_split_that_is_learnt_from(tmp_path: Path, draw: Draw)
     assert rejects(out) == {"train2.png": "same content as val/harp/val2.png",
                             "train3.png": "same content as test/harp/test3.png",
                             "val3.png": "same content as test/harp/test3.png"}
+    assert ("note: 2 pictures given to several splits: kept for the test, else for val\n"
+            in capsys.readouterr().out)
+
+
+def test_joined_data_sets_are_the_same_in_any_order(tmp_path: Path, draw: Draw) -> None:
+    """Also where two of them dealt the same picture differently."""
+    for seed in range(12):
+        for part in ("a", "b"):
+            draw(f"{part}/harp/{seed}.png", seed=seed)
+    draw("c/rebec/0.png", seed=99)
+    for part, share in (("a", "50/0/50"), ("b", "60/20/20"), ("c", "100/0/0")):
+        tool("folder", tmp_path / part, "--split", share, "--out", tmp_path / f"dealt_{part}")
+
+    def joined(parts: str) -> dict[str | None, str | None]:
+        out = tmp_path / f"joined_{parts}"
+        assert tool("coco", *(tmp_path / f"dealt_{part}" for part in parts), "--out", out) == 1
+        return {r.sha256: r.split for r in Manifest.read(out).images if "rebec" not in r.file_name}
+
+    given = joined("ab")
+    assert given == joined("ba") == joined("cba")
+    assert len(given) == 12
 
 
 def test_a_labelled_copy_takes_the_place_of_one_to_be_tested_on(tmp_path: Path,
