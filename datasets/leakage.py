@@ -82,6 +82,14 @@ def hands(record: ImageRecord) -> set[str]:
     Sources spell a painter as ``jan-steen`` or ``Jan Steen``: both are one. ``Anonymous, Flemish``
     is no painter.
     """
-    names = {_NOT_WORD.sub(" ", name).strip().casefold() or name
-             for name in (record.attributes.get("painter"), record.group) if name}
-    return {name for name in names if not _NOBODY.intersection(name.split())}
+    names = (name for name in (record.attributes.get("painter"), record.group) if name)
+    return {_words(name) or name for name in names if not is_nobody(name)}
+
+
+def is_nobody(name: str) -> bool:
+    """Whether a painter's name says that nobody knows him, as ``Anonymous, Flemish`` does."""
+    return not _NOBODY.isdisjoint(_words(name).split())
+
+
+def _words(name: str) -> str:
+    return _NOT_WORD.sub(" ", name).strip().casefold()

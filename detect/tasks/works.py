@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from musicon.datasets.files import sha256, tables_to_json
+from musicon.datasets.leakage import is_nobody
 from musicon.datasets.records import ImageRecord, Manifest, write_atomic
 from musicon.datasets.splits import assign_splits
 from musicon.detect.outputs import ATTRIBUTE_SCORES
@@ -174,7 +175,7 @@ def _together(works: Sequence[Work], apart: Iterable[str], copies: Sequence[int]
     """For each work the number of its group: linked by a shared attribute, copy or record group.
 
     A record's group that is only another word for one of its attributes is passed over: the task
-    decides which attributes keep works together.
+    decides which attributes keep works together. Anonymous works are of no one hand.
     """
     parent = list(range(len(works)))
 
@@ -188,9 +189,11 @@ def _together(works: Sequence[Work], apart: Iterable[str], copies: Sequence[int]
     for i, work in enumerate(works):
         record = work.record
         told = {key.casefold(): value for key, value in record.attributes.items()}
-        keys = [(key, plain(told[key])) for key in apart if told.get(key, "").strip()]
+        keys = [(key, plain(told[key])) for key in apart
+                if told.get(key, "").strip() and not is_nobody(told[key])]
         keys += [("copy", str(copies[i])), ("content", work.sha256)]
-        if record.group and record.group not in record.attributes.values():
+        if (record.group and record.group not in record.attributes.values()
+                and not is_nobody(record.group)):
             keys.append(("group", record.group))
         for key in keys:
             other = first.setdefault(key, i)

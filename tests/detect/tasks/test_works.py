@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,17 @@ def test_painters_and_copies_stay_together() -> None:
     assert all(len(found) == 1 for found in splits.values())
     assert dealt[0].split == dealt[39].split, "a copy follows its original"
     assert {work.split for work in dealt} == {"train", "val", "test"}
+
+
+def test_works_of_unknown_painters_are_not_of_one_hand() -> None:
+    painters = ("Anonymous, Flemish", "unknown")
+    rows = [{"movement": "ab"[i % 2], "painter": painters[i // 2 % 2]} for i in range(40)]
+    data = manifest(*rows[:20], *({"movement": row["movement"]} for row in rows[20:]))
+    images = tuple(r if "painter" in r.attributes else replace(r, group="Anoniem")
+                   for r in data.images)
+    works = collect(Manifest(Path("data"), (), images), MOVEMENT, config())
+    dealt = deal(works, MOVEMENT, config(), list(range(40))).works
+    assert len({work.group for work in dealt}) == 40
 
 
 def test_a_record_group_that_names_an_attribute_leaves_the_task_to_decide() -> None:
