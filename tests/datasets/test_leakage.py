@@ -29,9 +29,10 @@ def test_apart_from_leaves_out_twins_names_and_painters(tmp_path: Path) -> None:
     for folder in (held, own):
         folder.mkdir()
     for i in range(2):
-        Image.fromarray(rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)).save(held / f"{i}.png")
-    for i in range(1, 6):
-        Image.fromarray(rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)).save(own / f"{i}.png")
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(held / f"{i}.png")
+    for i in range(3, 6):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(own / f"{i}.png")
+    Image.open(held / "1.png").resize((128, 96)).save(own / "1.png")
     (own / "3.png").write_bytes((held / "0.png").read_bytes())
     test = Manifest(held, (), (record(0, split="test", attributes={"painter": "juan-gris"}),
                                record(1, split="test"),
@@ -43,9 +44,26 @@ def test_apart_from_leaves_out_twins_names_and_painters(tmp_path: Path) -> None:
     kept = apart_from(items, [test], rejects)
     assert [r.id for _, r in kept] == [5]
     reasons = dict(rejects.rows)
-    assert "file name" in reasons[str(own / "1.png")]
+    assert reasons[str(own / "1.png")] == (
+        "same file name and looks as the test picture held/1.png")
     assert "same content" in reasons[str(own / "3.png")]
     assert "juan gris" in reasons[str(own / "4.png")]
+
+
+def test_apart_from_keeps_other_pictures_of_the_same_name(tmp_path: Path) -> None:
+    """Every folder of scans has its ``img001.jpg``."""
+    rng = np.random.default_rng(0)
+    for folder in ("held", "own/lutes", "own/harps"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3)).astype(np.uint8)).save(
+            tmp_path / folder / "img001.png")
+    test = Manifest(tmp_path / "held", (), tuple(
+        replace(record(i), file_name=name, sha256=f"{i:064}", split="test")
+        for i, name in enumerate(("img001.png", "lost/img001.png"))))
+    items = [(tmp_path / "own" / name, replace(record(7), file_name=name))
+             for name in ("lutes/img001.png", "harps/img001.png", "gone/img001.png")]
+    rejects = Rejects()
+    assert apart_from(items, [test], rejects) == items and not rejects.rows
 
 
 def test_works_of_unknown_painters_are_not_of_one_hand(tmp_path: Path) -> None:
