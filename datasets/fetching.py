@@ -54,6 +54,10 @@ class _AgainError(Exception):
         self.wait = wait
 
 
+class _TooLargeError(Exception):
+    """An answer that is no picture and no document."""
+
+
 @dataclass(frozen=True)
 class Manners:
     """How the fetcher behaves.
@@ -313,6 +317,7 @@ class Fetcher:
         if status in BUSY:
             raise _AgainError(words, retry_after(answer.headers.get("Retry-After")))
         if status in GONE:
+            part.unlink(missing_ok=True)
             self.store.keep(url, fault=words, checked=time.time())
         if status not in (200, 206):
             asks = {401: "; it wants a key or a password (environment or ~/.netrc)",
@@ -333,15 +338,15 @@ class Fetcher:
             validator = None  # ranges would be those of the packed bytes
         part.parent.mkdir(parents=True, exist_ok=True)
         self.store.keep(url, part=validator)
-        size = offset if going_on else 0
-        with part.open("ab" if going_on else "wb") as stream:
-            for block in answer.iter_content(_BLOCK):
-                stream.write(block)
-                size += len(block)
-                if size > MAX_BYTES:
-                    raise FetchError(url, f"larger than {MAX_BYTES >> 20} MB")
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            _write(answer, part, going_on)
+        except _TooLargeError:
+            part.unlink()
+            raise FetchError(url, f"larger than {MAX_BYTES >> 20} MB") from None
+        except BaseException:
+            if validator is None:  # the next request would begin anew
+                part.unlink(missing_ok=True)
+            raise
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         file = self.store.place(url, suffix(url, media_type))
         os.replace(part, file)
@@ -355,3 +360,18 @@ class Fetcher:
             self._own.session = KeyedSession(self._keys, self.manners.contact)
         found: KeyedSession = self._own.session
         return found
+
+
+def _write(answer: requests.Response, part: Path, going_on: bool) -> None:
+    """The body, to the disk itself.
+
+    Raises:
+        _TooLargeError: The file would be larger than ``MAX_BYTES``.
+    """
+    with part.open("ab" if going_on else "wb") as stream:
+        for block in answer.iter_content(_BLOCK):
+            stream.write(block)
+            if stream.tell() > MAX_BYTES:
+                raise _TooLargeError
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from musicon.datasets import fetching
 from musicon.datasets.addresses import ApiKey, FetchError, find_key, full_url, public_url
 from musicon.datasets.fetching import GIVE_UP, Fetched, Fetcher, Manners
 from musicon.datasets.files import UserError
@@ -160,6 +161,31 @@ def test_a_part_longer_than_the_file_is_thrown_away(tmp_path: Path, website: Any
         part.write_bytes(BODY + b"more")
         fetch.store.keep(url, part=website.pages["/j.jpg"].headers["ETag"])
         assert fetch.get(url).path.read_bytes() == BODY
+
+
+def test_a_part_that_cannot_be_continued_is_removed(tmp_path: Path, website: Any,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    url = website.file("/o.jpg", BODY)
+    good = website.pages["/o.jpg"]
+    with fetcher(tmp_path, tries=1) as fetch:
+        website.pages["/o.jpg"] = type(good)(BODY, 200, {"ETag": 'W/"weak"'}, cut=200_000)
+        with pytest.raises(FetchError, match="broke off"):
+            fetch.get(url)
+        assert not list(tmp_path.rglob("*.part")), "a weak ETag promises no bytes"
+        website.pages["/o.jpg"] = good
+        monkeypatch.setattr(fetching, "MAX_BYTES", 1 << 18)
+        with pytest.raises(FetchError, match="larger than 0 MB"):
+            fetch.get(url)
+        assert not list(tmp_path.rglob("*.part")), "too large stays too large"
+        monkeypatch.undo()
+        website.pages["/o.jpg"] = type(good)(BODY, 200, good.headers, cut=200_000)
+        with pytest.raises(FetchError, match="broke off"):
+            fetch.get(url)
+        assert list(tmp_path.rglob("*.part"))
+        del website.pages["/o.jpg"]
+        with pytest.raises(FetchError, match="404"):
+            fetch.get(url)
+        assert not list(tmp_path.rglob("*.part")), "a file that is gone has no rest"
 
 
 KILLED = """
