@@ -273,17 +273,18 @@ def _pictures(image: Any, drawn: _Outlines, store: Path, options: argparse.Names
     """The whole picture, or its windows, with the boxes in their pixels."""
     width, height = int(image.width), int(image.height)
     for part in _parts(width, height, options.window):
-        path = store / _file_name(image, part, options)
+        path, whole = store / _file_name(image, part, options), part == (0, 0, width, height)
         try:
             if not path.exists():
                 attempt(partial(_download, image, part, path, options))
             info = probe(path)
         except (SourceError, ImageError) as error:
-            rejects.add(_name(image), getattr(error, "reason", str(error)))
-            return
+            which = "" if whole else "window from {}, {} to {}, {}: ".format(*part)
+            rejects.add(_name(image), which + getattr(error, "reason", str(error)))
+            continue
         boxes, touched = _inside(drawn.boxes, part)
         wide, high = info.width, info.height
-        if part == (0, 0, width, height) and options.original:
+        if whole and options.original:
             wide, high = width, height  # prepare turns what the file's orientation turns
         scale = (wide / (part[2] - part[0]), high / (part[3] - part[1]))
         record = ImageRecord(

@@ -133,6 +133,16 @@ def test_what_the_server_keeps_refusing_is_left_out(fetch: Reader, server: Cytom
     assert len(data.records) == 1 and "refused or failed 4 times" in rejects.rows[0][1]
 
 
+def test_windows_go_on_where_one_is_refused(fetch: Reader, server: Cytomine) -> None:
+    whole, _ = fetch("--window", "250", "--size", "50", "--unannotated", "negative")
+    server.failures = source.TRIES
+    data, rejects = fetch("--window", "250", "--size", "60", "--unannotated", "negative")
+    assert len(data.records) == len(whole.records) - 1
+    ((file, reason),) = rejects.rows
+    assert file == "Painting 100.jpg"
+    assert reason.startswith("window from 0, 0 to 250, 200: the server refused or failed 4 times")
+
+
 def test_no_key_is_ever_shown(fetch: Reader, server: Cytomine, monkeypatch: pytest.MonkeyPatch,
                               capfd: pytest.CaptureFixture[str],
                               caplog: pytest.LogCaptureFixture) -> None:
