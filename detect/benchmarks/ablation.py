@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
+from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
 from musicon.detect.checkpoints import WEIGHTS
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
@@ -222,26 +223,36 @@ def compare(scored: Mapping[str, Mapping[int, Mapping[str, Scored]]],
 
     Args:
         scored: Variant -> seed -> data set -> scores; every variant has the same seeds.
-        figures: Names of figures; those that could not be measured have no row.
+        figures: Names of figures; those that could not be measured have no row, and no difference
+            where the first variant lacks them.
     """
     first = next(iter(scored))
     rows: list[dict[str, Any]] = []
     tests = dict.fromkeys(t for seeds in scored.values() for found in seeds.values() for t in found)
     for test in tests:
         for figure in figures:
+            base = _over_seeds(scored[first], test, figure)
             for variant, seeds in scored.items():
-                values = [found[test].figures[figure] for found in seeds.values()
-                          if figure in found[test].figures]
-                if len(values) < len(seeds):
+                values = _over_seeds(seeds, test, figure)
+                if values is None:
                     continue
                 row: dict[str, Any] = {"test": test, "figure": figure, "variant": variant,
                                        "values": values}
                 if variant != first:
+                    row["difference"] = None if base is None else mean(values) - mean(base)
                     row["interval"] = _interval(
                         [found[test] for found in scored[first].values()],
                         [found[test] for found in seeds.values()], figure)
                 rows.append(row)
     return rows
+
+
+def _over_seeds(seeds: Mapping[int, Mapping[str, Scored]], test: str,
+                figure: str) -> list[float] | None:
+    """The figure's value with each seed; None where one lacks it."""
+    values = [found[test].figures.get(figure) for found in seeds.values()]
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else None
 
 
 def _interval(before: Sequence[Scored], after: Sequence[Scored],
@@ -285,50 +296,29 @@ def _measure(scored: Scored, figure: str,
     return None
 
 
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{mean(values):.3f} ± {stdev(values):.3f}"
-
-
-def _cells(row: Mapping[str, Any], base: Sequence[float]) -> tuple[str, str, str]:
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Mean and spread, difference to the first variant, its interval."""
-    if row["values"] is base:
-        return _spread(row["values"]), "", ""
-    interval = row.get("interval")
-    return (_spread(row["values"]), f"{mean(row['values']) - mean(base):+.3f}",
+    difference, interval = row.get("difference"), row.get("interval")
+    return (mean_and_spread(row["values"]), "" if difference is None else f"{difference:+.3f}",
             "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}")
-
-
-def _lines(rows: Sequence[Mapping[str, Any]],
-           minutes: Mapping[str, Sequence[float]]) -> list[tuple[str, ...]]:
-    base: dict[tuple[str, str], Sequence[float]] = {}
-    lines = []
-    for row in rows:
-        first = base.setdefault((row["test"], row["figure"]), row["values"])
-        lines.append((row["test"], FIGURES.get(row["figure"], row["figure"]), row["variant"],
-                      *_cells(row, first)))
-    return [*lines, *(("training", MINUTES, variant, _spread(taken), "", "")
-                      for variant, taken in minutes.items())]
 
 
 HEAD = ("test", "figure", "variant", "mean ± sd", "difference", "95% interval")
 
 
-def _table(rows: Sequence[Mapping[str, Any]], minutes: Mapping[str, Sequence[float]]) -> str:
-    table = SummaryTable(*HEAD)
-    for line in _lines(rows, minutes):
-        table.add(*line)
-    return str(table)
+def _table(rows: Sequence[Mapping[str, Any]],
+           minutes: Mapping[str, Sequence[float]]) -> SummaryTable:
+    lines = [(row["test"], FIGURES.get(row["figure"], row["figure"]), row["variant"], *_cells(row))
+             for row in rows]
+    return table(HEAD, [*lines, *(("training", MINUTES, variant, mean_and_spread(taken), "", "")
+                                  for variant, taken in minutes.items())])
 
 
 def _write(output: Path, rows: Sequence[Mapping[str, Any]],
            minutes: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> None:
     document = {"seeds": list(seeds), "rows": list(rows), "minutes": dict(minutes)}
     write_atomic(output / "ablation.json", json.dumps(document, indent=1))
-    lines = [f"| {' | '.join(line)} |" for line in (HEAD, *_lines(rows, minutes))]
-    lines.insert(1, f"|{'---|' * len(HEAD)}")
-    write_atomic(output / "ablation.md", "\n".join(lines) + "\n")
+    write_atomic(output / "ablation.md", f"{markdown(_table(rows, minutes))}\n")
     write_atomic(output / "ablation.png", _plot(rows))
 
 
@@ -346,7 +336,8 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
     for axis, ((test, name), panel) in zip(axes, panels.items(), strict=False):
         for place, row in enumerate(panel):
-            axis.barh(place, mean(row["values"]), color="#9db8d2" if place else "#c9c9c9")
+            axis.barh(place, mean(row["values"]),
+                      color="#9db8d2" if "difference" in row else "#c9c9c9")
             axis.plot(row["values"], [place] * len(row["values"]), "o", color="#22364a", ms=3)
         axis.set_yticks(range(len(panel)), [row["variant"] for row in panel], fontsize=8)
         axis.invert_yaxis()

@@ -30,6 +30,7 @@ from musicon.datasets.images import decode_reduced
 from musicon.datasets.loading import crop_square, square_around
 from musicon.datasets.records import Category, ImageRecord, Manifest, UserError
 from musicon.detect.alignment import align
+from musicon.detect.benchmarks.tables import markdown, table, with_spread
 from musicon.detect.classifier import CropClassifier
 from musicon.detect.explain import in_picture
 from musicon.detect.explanations import METHODS, NEEDS_CAPTUM, TITLES, heat, require_captum
@@ -256,42 +257,26 @@ def _over_cases(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, 
     return found
 
 
-def _cell(figures: Mapping[str, Sequence[float]], name: str) -> str:
-    if name not in figures:
-        return ""
-    value, spread = figures[name]
-    return f"{value:.3f}" if math.isnan(spread) else f"{value:.3f} ± {spread:.3f}"
-
-
 def _lines(document: Mapping[str, Any], part: str, columns: Sequence[str]) -> Iterator[list[str]]:
     for name, methods in document[part].items():
         for method, figures in methods.items():
             yield [f"{name} ({document['cases'][name]})", NAMES[method],
-                   *(_cell(figures, column) for column in columns)]
-
-
-def _table(head: Sequence[str], lines: Iterator[list[str]]) -> SummaryTable:
-    table = SummaryTable(*head)
-    for line in lines:
-        table.add(*line)
-    return table
+                   *(with_spread(*figures[column]) if column in figures else ""
+                     for column in columns)]
 
 
 def _scores(document: Mapping[str, Any]) -> SummaryTable:
-    return _table(("pictures", "method", *SCORES.values()), _lines(document, "scores", [*SCORES]))
+    return table(("pictures", "method", *SCORES.values()), _lines(document, "scores", [*SCORES]))
 
 
 def _shares(document: Mapping[str, Any]) -> SummaryTable:
     columns = [f"{view} {place}" for view in ("whole", "crop") for place in PLACES]
     head = [column.replace("whole", "whole:").replace("crop", "crop:") for column in columns]
-    return _table(("pictures", "method", *head), _lines(document, "shares", columns))
+    return table(("pictures", "method", *head), _lines(document, "shares", columns))
 
 
 def _write(out: Path, document: Mapping[str, Any]) -> None:
-    text = []
-    for table in (_scores(document), _shares(document)):
-        rows = [table.header, ("---",) * len(table.header), *table.rows]
-        text.append("\n".join(f"| {' | '.join(map(str, row))} |" for row in rows))
+    text = [markdown(shown) for shown in (_scores(document), _shares(document))]
     write_atomic(out / "explain.json", json.dumps(_without_nan(document), indent=1))
     write_atomic(out / "explain.md", "\n\n".join(text) + "\n")
     write_atomic(out / "explain.png", _plot(document["curves"]))

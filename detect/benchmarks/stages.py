@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
 
 from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.files import UserError, locked, write_atomic
+from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
 from musicon.detect.config import Config, load
 from musicon.detect.evaluation_run import EvaluationOptions, bar_values, run_evaluation
 from musicon.detect.storage import digest
@@ -105,7 +105,7 @@ def _add(output: Path, settings: str, seed: int, figures: Figures) -> Results:
                               for stage, tests in figures.items()}
         results = dict(sorted(results.items(), key=lambda item: int(item[0])))
         write_atomic(file, json.dumps({"settings": settings, "seeds": results}, indent=1))
-        write_atomic(output / "stages.md", f"{_markdown(results)}\n")
+        write_atomic(output / "stages.md", f"{markdown(_table(results))}\n")
     return results
 
 
@@ -132,9 +132,10 @@ def _rows(results: Results) -> list[tuple[str, str, list[str]]]:
     rows = []
     for test in tests:
         for key, label in names.items():
-            cells = [_cell([value for found in results.values()
-                            if (value := found.get(stage, {}).get(test, {}).get(key)) is not None])
-                     for stage in stages]
+            cells = [mean_and_spread([
+                value for found in results.values()
+                if (value := found.get(stage, {}).get(test, {}).get(key)) is not None])
+                for stage in stages]
             if any(cells):
                 rows.append((test, label, cells))
     return rows
@@ -144,25 +145,6 @@ def _stages(results: Results) -> list[str]:
     return list(dict.fromkeys(stage for found in results.values() for stage in found))
 
 
-def _cell(values: Sequence[float]) -> str:
-    """Mean and, over several seeds, the standard deviation."""
-    if not values:
-        return ""
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{mean(values):.3f} ± {stdev(values):.3f}"
-
-
-def _table(results: Results) -> str:
-    table = SummaryTable("test", "figure", *_stages(results))
-    for test, label, cells in _rows(results):
-        table.add(test, label, *cells)
-    return str(table)
-
-
-def _markdown(results: Results) -> str:
-    head = ["test", "figure", *_stages(results)]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {test} | {label} | {' | '.join(cells)} |"
-              for test, label, cells in _rows(results)]
-    return "\n".join(lines)
+def _table(results: Results) -> SummaryTable:
+    return table(("test", "figure", *_stages(results)),
+                 ((test, label, *cells) for test, label, cells in _rows(results)))

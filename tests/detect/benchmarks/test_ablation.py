@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy.stats import bootstrap
 
-from musicon.detect.benchmarks.ablation import Scored, compare, read_grid
+from musicon.detect.benchmarks.ablation import Scored, _write, compare, read_grid
 from musicon.detect.config import ConfigError
 from musicon.detect.matching import PooledBoxes
 
@@ -29,7 +29,8 @@ def test_the_interval_is_scipys_paired_bootstrap() -> None:
     rows = compare({"plain": {0: {"art": crops(before)}}, "bank": {0: {"art": crops(after)}}},
                    ["crop_top1", "agnostic_ap50"])
     assert [row["variant"] for row in rows] == ["plain", "bank"]
-    assert "interval" not in rows[0]
+    assert "interval" not in rows[0] and "difference" not in rows[0]
+    assert rows[1]["difference"] == pytest.approx(after.mean() - before.mean())
     expected = bootstrap((after.astype(float) - before,), np.mean, method="percentile",
                          n_resamples=5000, rng=np.random.default_rng(1)).confidence_interval
     assert rows[1]["interval"] == pytest.approx([expected.low, expected.high], abs=0.012)
@@ -57,11 +58,17 @@ def test_scores_are_kept_for_the_same_model_and_pictures_alone(tmp_path: Path) -
     assert Scored.read(tmp_path / "scored.json", "b") is None
 
 
-def test_a_figure_that_one_variant_lacks_has_no_interval() -> None:
-    empty = Scored({}, {}, None)
-    rows = compare({"a": {0: {"art": empty}}, "b": {0: {"art": crops(np.ones(3, bool))}}},
+def test_a_figure_that_the_first_variant_lacks_is_compared_with_none(tmp_path: Path) -> None:
+    variants = {"a": Scored({}, {}, None), "b": crops(np.array([True, False, False])),
+                "c": crops(np.ones(3, bool))}
+    rows = compare({name: {0: {"art": scored}} for name, scored in variants.items()},
                    ["crop_top1"])
-    assert [row["variant"] for row in rows] == ["b"] and rows[0]["interval"] is None
+    assert [(row["variant"], row["difference"], row["interval"]) for row in rows] == [
+        ("b", None, None), ("c", None, None)]
+    _write(tmp_path, rows, {"a": [1.0]}, [0])
+    assert (tmp_path / "ablation.md").read_text().splitlines()[2:] == [
+        "| art | true boxes named | b | 0.333 |  |  |",
+        "| art | true boxes named | c | 1.000 |  |  |", "| training | minutes | a | 1.000 |  |  |"]
 
 
 @pytest.mark.parametrize(("text", "part"), [
