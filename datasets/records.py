@@ -37,7 +37,8 @@ _IMAGE_KEYS = frozenset(
     "id file_name width height split domain group labels attributes source_url rights "
     "sha256".split()
 )
-_BOX_KEYS = frozenset("id image_id category_id bbox area iscrowd origin score segmentation".split())
+BOX_KEYS = frozenset("id image_id category_id bbox area iscrowd origin score segmentation".split())
+"""Keys of a COCO annotation that are read; what else there is, is kept as it is."""
 _CATEGORY_KEYS = frozenset("id name supercategory mimo hornbostel_sachs".split())
 
 
@@ -306,7 +307,7 @@ def _read_annotations(rows: Iterable[Any], faults: list[str]) -> dict[int, list[
                 origin=str(row.get("origin") or "human"),
                 score=None if score is None else float(score),
                 iscrowd=bool(row.get("iscrowd", 0)),
-                extra={k: v for k, v in row.items() if k not in _BOX_KEYS},
+                extra={k: v for k, v in row.items() if k not in BOX_KEYS},
             ))
         except _UNUSABLE as error:
             faults.append(f"annotation {str(row)[:120]} is not usable ({error!r})")

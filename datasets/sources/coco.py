@@ -17,6 +17,7 @@ from typing import Any
 
 from musicon.datasets.boxes import xywh_to_xyxy
 from musicon.datasets.records import (
+    BOX_KEYS,
     MANIFEST_NAME,
     ORIGINS,
     SPLITS,
@@ -31,8 +32,6 @@ from musicon.datasets.sources.boxed import RawBox, RawImage
 
 _PATTERNS = (MANIFEST_NAME, "_annotations.coco.json", "*.json", "*/_annotations.coco.json",
              "annotations/instances_*.json", "annotations/*.json")
-_BOX_KEYS = frozenset({"id", "image_id", "category_id", "bbox", "area", "iscrowd", "origin",
-                       "score", "segmentation"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +176,7 @@ class _Document:
         self.masks += bool(row.get("segmentation"))
         return RawBox(self.class_names[row["category_id"]], xywh_to_xyxy(row["bbox"]), origin,
                       None if score is None else float(score), bool(row.get("iscrowd", 0)),
-                      {key: value for key, value in row.items() if key not in _BOX_KEYS})
+                      {key: value for key, value in row.items() if key not in BOX_KEYS})
 
     def _image(self, row: Any, seen: set[int], rejects: Rejects) -> ImageRecord | None:
         """The image's row through the manifest's own reader, so that every extra key is kept."""
