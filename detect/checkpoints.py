@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Category, Manifest, UserError, write_atomic
+from musicon.detect.backbones import last_linear
 from musicon.detect.config import Config, ConfigError, S, Settings, dump, load_as
+from musicon.detect.rescoring import Rescorer
 from musicon.detect.storage import write_tensors
 
 FORMAT = 1
@@ -28,6 +30,9 @@ FORMAT = 1
 WEIGHTS, CONFIG, CATEGORIES = "weights.safetensors", "config.yaml", "categories.json"
 METRICS, LINEAGE = "metrics.json", "lineage.json"
 MODEL_FILES = (WEIGHTS, CONFIG, CATEGORIES, METRICS, LINEAGE)
+RESCORER = "rescorer.safetensors"
+"""Beside them where the model has one. No later stage starts from it, so it is not part of the
+weights that tell whether a later stage is up to date."""
 PACKAGES = ("musicon", "torch", "torchvision", "timm", "numpy", "opencv-python-headless",
             "albumentations")
 
@@ -48,6 +53,7 @@ class LoadedModel:
         metrics: Validation figures.
         lineage: Stage, parent, data, versions, seed.
         folder: Where it was read.
+        rescorer: In eval mode, if the model has one.
     """
 
     classifier: Any
@@ -57,6 +63,7 @@ class LoadedModel:
     metrics: Mapping[str, Any]
     lineage: Mapping[str, Any]
     folder: Path
+    rescorer: Rescorer | None = None
 
     @property
     def stage(self) -> str:
@@ -66,17 +73,17 @@ class LoadedModel:
 
 def save_model(folder: Path, *, classifier: nn.Module, detector: nn.Module, config: Config,
                categories: Sequence[Category], metrics: Mapping[str, Any],
-               lineage: Mapping[str, Any]) -> None:
+               lineage: Mapping[str, Any], rescorer: Rescorer | None = None) -> None:
     """Write the model folder of a stage."""
     state = {f"classifier.{k}": v for k, v in classifier.state_dict().items()}
     state |= {f"detector.{k}": v for k, v in detector.state_dict().items()}
     write_model(folder, state=state, config=config, categories=categories, metrics=metrics,
-                lineage=lineage)
+                lineage=lineage, rescorer=rescorer)
 
 
 def write_model(folder: Path, *, state: Mapping[str, Tensor], config: Settings,
                 categories: Sequence[Category], metrics: Mapping[str, Any],
-                lineage: Mapping[str, Any]) -> None:
+                lineage: Mapping[str, Any], rescorer: Rescorer | None = None) -> None:
     """Write a model folder as a whole: readers see the old one or the new one, never a part."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
@@ -86,8 +93,11 @@ def write_model(folder: Path, *, state: Mapping[str, Tensor], config: Settings,
         categories_json = Manifest(folder, tuple(categories), ()).to_coco()["categories"]
         _write_json(new / CATEGORIES, categories_json)
         _write_json(new / METRICS, metrics)
-        _write_json(new / LINEAGE, {"format": FORMAT, **lineage,
-                                    "weights_sha256": sha256(new / WEIGHTS)})
+        sums = {"weights_sha256": sha256(new / WEIGHTS)}
+        if rescorer is not None:
+            write_tensors(new / RESCORER, rescorer.state_dict())
+            sums["rescorer_sha256"] = sha256(new / RESCORER)
+        _write_json(new / LINEAGE, {"format": FORMAT, **lineage, **sums})
         new.chmod(0o755)
         _swap(new, folder)
     finally:
@@ -122,7 +132,18 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Loaded
         part = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         put_weights(module, part, name, root, lineage)
         module.to(device).eval()
-    return LoadedModel(classifier, detector, config, categories, metrics, lineage, root)
+    return LoadedModel(classifier, detector, config, categories, metrics, lineage, root,
+                       _read_rescorer(root, lineage, classifier))
+
+
+def _read_rescorer(root: Path, lineage: Mapping[str, Any], classifier: Any) -> Rescorer | None:
+    if "rescorer_sha256" not in lineage:
+        return None
+    _, head = last_linear(classifier.network)
+    rescorer = Rescorer(2 * head.in_features)
+    state = _read_tensors(root / RESCORER, lineage, "rescorer_sha256")
+    put_weights(rescorer, state, "rescorer", root, lineage)
+    return rescorer.eval()
 
 
 def read_weights(root: Path, lineage: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -131,15 +152,19 @@ def read_weights(root: Path, lineage: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ModelFolderError: They cannot be read, or are damaged.
     """
+    return _read_tensors(root / WEIGHTS, lineage, "weights_sha256")
+
+
+def _read_tensors(file: Path, lineage: Mapping[str, Any], check_sum: str) -> dict[str, Tensor]:
     try:
-        state = load_file(root / WEIGHTS)
+        state = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ModelFolderError(f"{root / WEIGHTS}: the weights cannot be read ({error}); "
+        raise ModelFolderError(f"{file}: the weights cannot be read ({error}); "
                                f"{_remedy(lineage)}") from None
     # A bit that fell over on a disk or a stick gives pictures without instruments, not an error.
-    if lineage.get("weights_sha256") not in (None, sha256(root / WEIGHTS)) or not all(
+    if lineage.get(check_sum) not in (None, sha256(file)) or not all(
             torch.isfinite(value).all() for value in state.values()):
-        raise ModelFolderError(f"{root / WEIGHTS}: the weights are damaged; copy the folder again, "
+        raise ModelFolderError(f"{file}: the weights are damaged; copy the folder again, "
                                f"or {_remedy(lineage)}")
     return state
 

@@ -56,6 +56,17 @@ class CropClassifier(nn.Module):
         """Calibrated class probabilities (N, L + 1)."""
         return (self(crops).float() / self.temperature).softmax(dim=1)
 
+    def features_and_probabilities(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into the last layer, (N, F), and what ``probabilities`` gives."""
+        seen: list[Tensor] = []
+        _, head = last_linear(self.network)
+        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+        try:
+            probabilities = self.probabilities(crops)
+        finally:
+            hook.remove()
+        return seen[0], probabilities
+
     @torch.inference_mode()
     def classify(self, image: NDArray[np.uint8], boxes: NDArray[np.float32], *,
                  margin: float = 0.1, batch_size: int = 64) -> NDArray[np.float32]:

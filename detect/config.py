@@ -116,6 +116,9 @@ class FusionConfig(Settings):
     crop_margin: float = Field(0.1, ge=0, le=1)
     """Share of a box's side added around it before the classifier sees it."""
     nms_iou: float = Field(0.5, gt=0, le=1)
+    rescore: bool = True
+    """Whether a model on the classifier's features, fitted to the detector's own boxes at the
+    stage's end, tells instruments from false alarms; needs boxed images, and some without."""
     slope: float = Field(1.0, gt=0)
     """With ``shift``, what makes the fused score a probability: its log-odds times ``slope`` plus
     ``shift``. Training sets both on validation."""

@@ -123,7 +123,7 @@ class Explainer:
                 raise UserError(f"--box {given}: not a box; write left, top, right, bottom in "
                                 "pixels, such as --box 10 20 110 220")
         self.detector = ArtworkDetector(model.classifier, model.detector, model.config,
-                                        model.categories, device)
+                                        model.categories, device, rescorer=model.rescorer)
         self.classifier = model.classifier
         self.categories = model.categories
         self.margin = model.config.fusion.crop_margin

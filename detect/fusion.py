@@ -8,7 +8,8 @@ classifier says what a crop shows, or that it shows none (class 0). For a box i 
 where ``evidence`` is what the detector holds for k at that place (``evidence`` below). The box
 takes the class of its highest fused value. Its score says whether there is an instrument, however
 unsure its name: the same product with 1 - probability[i, 0] in place of the class's probability,
-calibrated so that of all boxes with a score of 0.7 seven in ten are right.
+times what the rescorer (``rescoring.py``) says where the model has one, calibrated so that of all
+boxes with a score of 0.7 seven in ten are right.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def within_reach(proposals: Proposals, num_classes: int, config: FusionConfig, t
 
 
 def fuse(held: Tensor, proposals: Proposals, probabilities: Tensor, config: FusionConfig,
-         class_agnostic: bool) -> Fused:
+         class_agnostic: bool, rescored: Tensor | None = None) -> Fused:
     """Detector's evidence and classifier's probabilities -> one score and one class a box.
 
     Args:
@@ -115,6 +116,7 @@ def fuse(held: Tensor, proposals: Proposals, probabilities: Tensor, config: Fusi
             are the names (the classifier names the boxes of a class-agnostic one); with rule
             ``classifier`` both are the classifier's.
         class_agnostic: Whether the detector's labels say nothing.
+        rescored: float32 (N,) in [0, 1], the rescorer's; rule ``detector`` does not use it.
     """
     instruments = probabilities[:, 1:]
     if config.rule == "detector":
@@ -125,6 +127,8 @@ def fuse(held: Tensor, proposals: Proposals, probabilities: Tensor, config: Fusi
         labels = (held ** (1 - weight) * instruments ** weight).argmax(dim=1) + 1
         present = 1 - probabilities[:, 0]
         scores = held.amax(dim=1) ** (1 - weight) * present ** weight
+        if rescored is not None:
+            scores = scores * rescored
     named = instruments.gather(1, labels[:, None] - 1)[:, 0]
     return Fused(calibrated(scores, config), labels, named)
 

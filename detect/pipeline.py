@@ -1,7 +1,8 @@
 """ArtworkDetector: the classifier plus the detector, in one call.
 
 The detector proposes boxes, the staged classifier looks at each crop (it knows "no instrument"
-too), the scores are fused (``fusion.py``) and duplicates are suppressed.
+too), the rescorer at what surrounds it (``rescoring.py``), the scores are fused (``fusion.py``) and
+duplicates are suppressed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,17 @@ from musicon.datasets.loading import crop_square
 from musicon.datasets.records import Category, UserError
 from musicon.detect.config import Config, FusionConfig
 from musicon.detect.detections import Detections
-from musicon.detect.fusion import Proposals, evidence, fuse, suppress, within_reach
+from musicon.detect.fusion import (
+    PRUNE_SLACK,
+    Fused,
+    Proposals,
+    evidence,
+    fuse,
+    suppress,
+    within_reach,
+)
 from musicon.detect.hierarchy import Hierarchy
+from musicon.detect.rescoring import SURROUNDINGS, Rescorer
 from musicon.detect.tiling import Look, TestTime, joined, looks
 
 Precision = Literal["32", "bf16", "fp16"]
@@ -52,6 +62,7 @@ class Opinions:
         proposals: N boxes in the pixels of the image as it was seen.
         held: float32 (N, L), the detector's evidence.
         probabilities: float32 (N, L + 1), the classifier's.
+        rescored: float32 (N,), the rescorer's; None without one.
         seen_wh: Size of the image as it was seen.
         image_wh: Size of the image as given.
     """
@@ -59,6 +70,7 @@ class Opinions:
     proposals: Proposals
     held: Tensor
     probabilities: Tensor
+    rescored: Tensor | None
     seen_wh: tuple[int, int]
     image_wh: tuple[int, int]
 
@@ -71,11 +83,13 @@ class ArtworkDetector:
         threshold: Fused score below which boxes are not shown.
         config: The settings saved with the weights.
         device: Where the models run.
+        rescorer: Has the last word on the scores, if there is one.
     """
 
     def __init__(self, classifier: Any, detector: Any, config: Config,
                  categories: Sequence[Category], device: str | torch.device = "auto",
-                 precision: Precision = "32", test_time: TestTime | None = None) -> None:
+                 precision: Precision = "32", test_time: TestTime | None = None,
+                 rescorer: Rescorer | None = None) -> None:
         """Take two trained modules (see ``classifier.py`` and ``detectors/``).
 
         Args:
@@ -87,6 +101,8 @@ class ArtworkDetector:
             device: ``auto`` (CUDA if there is one, else the CPU), ``cpu``, ``cuda:1``, ``mps``.
             precision: ``bf16`` or ``fp16`` computes in half precision.
             test_time: Further looks at each image; none by default.
+            rescorer: Has the last word on the scores; the classifier then also needs
+                ``features_and_probabilities``.
 
         Raises:
             UserError: A device that is not there.
@@ -99,6 +115,7 @@ class ArtworkDetector:
         self.precision = precision
         self._classifier: Any = self._placed(classifier)
         self._detector: Any = self._placed(detector)
+        self.rescorer = rescorer
         self._ids = np.array([0, *(c.id for c in self.categories)], np.int64)
 
     @classmethod
@@ -114,13 +131,13 @@ class ArtworkDetector:
         chosen = pick_device(device)
         model = load_model(folder, chosen)
         return cls(model.classifier, model.detector, model.config, model.categories, chosen,
-                   precision, test_time)
+                   precision, test_time, model.rescorer)
 
     def fingerprint(self) -> str:
         """Check sum of weights, settings and categories: equal for equal models."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
         digest.update(repr([(c.id, c.name) for c in self.categories]).encode())
-        for module in (self._classifier, self._detector):
+        for module in filter(None, (self._classifier, self._detector, self.rescorer)):
             for name, value in module.state_dict().items():
                 digest.update(name.encode())
                 digest.update(value.cpu().contiguous().numpy().tobytes())
@@ -171,16 +188,38 @@ class ArtworkDetector:
         for image in images:
             _check_image(image)
         seen = [shrink(image, self.working_side) for image in images]
-        found = self._propose(seen)
+        found = self.propose(seen)
         held = [self._evidence(proposals) for proposals in found]
         near = [within_reach(p, len(self.categories), self.config.fusion, threshold,
                              self._agnostic) for p in found]
         crops = [self._crops(image, p.boxes[keep].numpy())
                  for image, p, keep in zip(seen, found, near, strict=True)]
-        said = self._probabilities(np.concatenate(crops)).split([len(c) for c in crops])
-        return [Opinions(_select(p, keep), h[keep], probabilities, _wh(small), _wh(image))
-                for p, keep, h, probabilities, small, image
-                in zip(found, near, held, said, seen, images, strict=True)]
+        features, said = self._look_at(np.concatenate(crops))
+        counts = [len(c) for c in crops]
+        opinions = [Opinions(_select(p, keep), h[keep], probabilities, None, _wh(small), _wh(image))
+                    for p, keep, h, probabilities, small, image
+                    in zip(found, near, held, said.split(counts), seen, images, strict=True)]
+        if self.rescorer is None or self.config.fusion.rule == "detector":
+            return opinions
+        return self._rescore(self.rescorer, opinions, features.split(counts), seen, threshold)
+
+    def _rescore(self, rescorer: Rescorer, opinions: Sequence[Opinions],
+                 features: Sequence[Tensor], seen: Sequence[NDArray[np.uint8]],
+                 threshold: float) -> list[Opinions]:
+        """The opinions of boxes that reach the threshold yet, with the rescorer's.
+
+        Its score only lowers theirs, so leaving the others out changes no result.
+        """
+        near = [self._fuse(one).scores >= threshold - PRUNE_SLACK for one in opinions]
+        crops = [self._crops(image, one.proposals.boxes[keep].numpy(), SURROUNDINGS)
+                 for image, one, keep in zip(seen, opinions, near, strict=True)]
+        around, _ = self._look_at(np.concatenate(crops))
+        return [replace(one, proposals=_select(one.proposals, keep), held=one.held[keep],
+                        probabilities=one.probabilities[keep],
+                        rescored=rescorer(torch.cat([inside[keep], outside], dim=1)))
+                for one, keep, inside, outside
+                in zip(opinions, near, features, around.split([len(c) for c in crops]),
+                       strict=True)]
 
     def decide(self, opinions: Opinions, threshold: float,
                fusion: FusionConfig | None = None) -> Detections:
@@ -194,7 +233,7 @@ class ArtworkDetector:
         fusion, proposals = fusion or self.config.fusion, opinions.proposals
         if len(proposals) == 0:
             return Detections.empty(opinions.image_wh)
-        fused = fuse(opinions.held, proposals, opinions.probabilities, fusion, self._agnostic)
+        fused = self._fuse(opinions, fusion)
         keep = suppress(proposals.boxes, fused.scores, fusion.nms_iou, threshold)
         labels = fused.labels[keep].numpy()
         found = Detections(
@@ -220,7 +259,17 @@ class ArtworkDetector:
         _check_image(image)
         seen = shrink(image, self.working_side)
         scale = np.array([seen.shape[1] / image.shape[1], seen.shape[0] / image.shape[0]] * 2)
-        return self._probabilities(self._crops(seen, as_boxes(as_boxes(boxes) * scale))).numpy()
+        return self._look_at(self._crops(seen, as_boxes(as_boxes(boxes) * scale)))[1].numpy()
+
+    @torch.inference_mode()
+    def features(self, image: NDArray[np.uint8], boxes: BoxArray) -> NDArray[np.float32]:
+        """What a rescorer looks at: float32 (N, 2F), of boxes (N, 4) and of their surroundings.
+
+        The image, uint8 RGB (H, W, 3), is not longer than ``working_side``.
+        """
+        parts = [self._look_at(self._crops(image, boxes, margin), with_features=True)[0]
+                 for margin in (self.config.fusion.crop_margin, SURROUNDINGS)]
+        return torch.cat(parts, dim=1).numpy()
 
     @property
     def working_side(self) -> int:
@@ -240,8 +289,16 @@ class ArtworkDetector:
         return evidence(proposals, len(self.categories), self.config.fusion.disagreement,
                         self._agnostic)
 
-    def _propose(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
-        """The detector's boxes in each image, in its pixels, from all looks at it."""
+    def _fuse(self, opinions: Opinions, fusion: FusionConfig | None = None) -> Fused:
+        return fuse(opinions.held, opinions.proposals, opinions.probabilities,
+                    fusion or self.config.fusion, self._agnostic, opinions.rescored)
+
+    @torch.inference_mode()
+    def propose(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+        """The detector's boxes in each image, in its pixels, from all looks at it.
+
+        No image is longer than ``working_side``.
+        """
         jobs = [(i, look) for i, image in enumerate(images)
                 for look in looks(_wh(image), self.test_time)]
         found: list[list[Proposals]] = [[] for _ in images]
@@ -271,32 +328,44 @@ class ArtworkDetector:
         return Proposals(torch.from_numpy(placed)[keep], scores[keep].clamp(0, 1),
                          row["labels"].cpu()[keep])
 
-    def _crops(self, image: NDArray[np.uint8], boxes: BoxArray) -> NDArray[np.uint8]:
-        """Square crops (N, S, S, 3) around boxes (N, 4), with the margin."""
-        side, margin = self.config.classifier.image_size, self.config.fusion.crop_margin
+    def _crops(self, image: NDArray[np.uint8], boxes: BoxArray,
+               margin: float | None = None) -> NDArray[np.uint8]:
+        """Square crops (N, S, S, 3) around boxes (N, 4), with the usual margin or another."""
+        side = self.config.classifier.image_size
+        margin = self.config.fusion.crop_margin if margin is None else margin
         crops = np.empty((len(boxes), side, side, 3), np.uint8)
         for crop, box in zip(crops, boxes, strict=True):
             crop[:] = crop_square(image, box, margin, side)
         return crops
 
-    def _probabilities(self, crops: NDArray[np.uint8]) -> Tensor:
-        """The classifier's opinion of crops (N, S, S, 3): float32 (N, L + 1) on the CPU."""
-        parts = [torch.zeros(0, len(self.categories) + 1)]
+    def _look_at(self, crops: NDArray[np.uint8],
+                 with_features: bool = False) -> tuple[Tensor, Tensor]:
+        """The classifier on crops (N, S, S, 3): features (N, F), probabilities (N, L + 1).
+
+        Both float32 on the CPU; F is 0 without a rescorer, unless they are asked for.
+        """
+        width = 0 if self.rescorer is None else self.rescorer.linear.in_features // 2
+        if not len(crops):
+            return torch.zeros(0, width), torch.zeros(0, len(self.categories) + 1)
+        features: list[Tensor] = []
+        said: list[Tensor] = []
         for batch in torch.from_numpy(crops).split(CROPS_AT_ONCE):
-            if len(batch):
-                with self._autocast():
-                    seen = batch.to(self.device).permute(0, 3, 1, 2)
-                    said = self._classifier.probabilities(seen).float()
-                    if self.test_time.flip:
-                        mirrored = self._classifier.probabilities(seen.flip(3)).float()
-                        said = (said + mirrored) / 2
-                    parts.append(said.cpu())
-        probabilities = torch.cat(parts)
+            seen = batch.to(self.device).permute(0, 3, 1, 2)
+            views = [seen, seen.flip(3)] if self.test_time.flip else [seen]
+            with self._autocast():
+                if with_features or width:
+                    answers = [self._classifier.features_and_probabilities(v) for v in views]
+                else:
+                    answers = [(seen.new_zeros(len(seen), 0), self._classifier.probabilities(v))
+                               for v in views]
+            for parts, both in zip((features, said), zip(*answers, strict=True), strict=True):
+                parts.append(torch.stack([one.float() for one in both]).mean(dim=0).cpu())
+        probabilities = torch.cat(said)
         if not torch.isfinite(probabilities).all():
             raise ModelOutputError("the classifier gives probabilities that are not finite "
                                    "numbers: its weights are broken; train again, or use "
                                    "precision 32")
-        return probabilities
+        return torch.cat(features), probabilities
 
     def _tensor(self, image: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(np.require(image, np.uint8, ["C", "W"])).to(self.device)

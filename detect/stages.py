@@ -36,6 +36,8 @@ from musicon.detect.heads import carry_over, same_classes
 from musicon.detect.logs import RunFolder
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import run_model
+from musicon.detect.rescoring import Rescorer
+from musicon.detect.rescoring_examples import learn_rescorer
 from musicon.detect.sampling import mix
 from musicon.detect.stage_checks import (
     StageError,
@@ -265,7 +267,7 @@ class Stage:
         """Set the threshold on the validation split and write the model folder."""
         metrics: dict[str, Any] = {}
         if self.fabric.is_global_zero:
-            config, figures = self.tune(classifier, detector)
+            config, figures, rescorer = self.tune(classifier, detector)
             metrics = {"stage": self.name,
                        "seconds": round(sum(f.seconds for f in fits.values()), 1),
                        "fits": {name: {"steps": f.steps, "best_step": f.best_step, **f.metrics}
@@ -274,12 +276,13 @@ class Stage:
                        "threshold": config.fusion.threshold, **figures}
             save_model(self.run.model, classifier=classifier, detector=detector, config=config,
                        categories=self.categories, metrics=metrics,
-                       lineage=self.lineage())
+                       lineage=self.lineage(), rescorer=rescorer)
         self.fabric.barrier()
         return self.fabric.broadcast(metrics)
 
-    def tune(self, classifier: Any, detector: Any) -> tuple[Config, dict[str, Any]]:
-        """The settings with the best rule and threshold on validation, and the figures there.
+    def tune(self, classifier: Any,
+             detector: Any) -> tuple[Config, dict[str, Any], Rescorer | None]:
+        """The settings with the best rule and threshold on validation, figures there, rescorer.
 
         Where no validation image is boxed, and none can be composed, the settings stay.
         """
@@ -290,9 +293,11 @@ class Stage:
             fusion = candidates(self.config.fusion)[0]
             self.say(f"stage {self.name}: no boxed validation image, so the threshold stays "
                      f"{fusion.threshold}")
-            return self.config.model_copy(update={"fusion": fusion}), {"validation": None}
+            return self.config.model_copy(update={"fusion": fusion}), {"validation": None}, None
         finder = ArtworkDetector(classifier, detector, config, self.categories,
                                  self.fabric.device)
+        rescorer = learn_rescorer(finder, self.context) if written.rescore else None
+        finder.rescorer = rescorer
         figures: dict[str, Any] = {}
         if written.rule == "auto":
             tried = try_rules(finder, validation, quiet=self.quiet)
@@ -306,7 +311,7 @@ class Stage:
         self.say(f"stage {self.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
                  f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
         return (self.config.model_copy(update={"fusion": fusion}),
-                {"validation": scores.to_json(), **figures})
+                {"validation": scores.to_json(), **figures}, rescorer)
 
     def _fingerprint(self) -> dict[str, Any]:
         """Everything that the result depends on, as plain values."""

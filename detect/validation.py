@@ -20,8 +20,7 @@ from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext
 
 ENOUGH_BOXED = 40
-"""Boxed validation images that need no composed scenes beside them."""
-SCENES = 40
+"""Boxed validation images; composed scenes stand in for those that are missing."""
 MAX_NEGATIVES = 60
 SCENE_SIDE = 512
 
@@ -42,10 +41,9 @@ def validation_manifest(ctx: StageContext) -> Manifest:
         name = os.path.relpath(item.path, folder).replace(os.sep, "/")
         records.append(ImageRecord(len(records) + 1, name, info.width, info.height, boxes,
                                    split="val"))
-    if ctx.stage.composites is not None and material.photos \
-            and len(material.boxed) < ENOUGH_BOXED:
+    if ctx.stage.composites is not None and material.photos:
         rng = np.random.default_rng(0)
-        for i in range(SCENES):
+        for i in range(ENOUGH_BOXED - len(material.boxed)):
             scene = material.scene(rng, SCENE_SIDE, ctx.stage.composites)
             _, data = cv2.imencode(".png", scene.image[..., ::-1])
             write_atomic(folder / f"scene-{i:03d}.png", data.tobytes())

@@ -1,0 +1,185 @@
+"""The second look at what the detector proposes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from finder import CATEGORIES, ColourFinder, colour_detector, picture, settings, tiny_model
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from musicon.detect.checkpoints import (
+    LINEAGE,
+    RESCORER,
+    ModelFolderError,
+    load_model,
+    save_model,
+)
+from musicon.detect.material import Item
+from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.rescoring import LEAST, STRENGTH, Rescorer, fit_rescorer
+from musicon.detect.rescoring_examples import MOST_BOXES, rescoring_examples
+from musicon.detect.tiling import TestTime
+
+NONE = np.zeros((0, 4), np.float32)
+
+
+def proposals(hits: int, alarms: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(hits + alarms, 6)).astype(np.float32) * [1, 5, 0.1, 1, 1, 20] + 3
+    features[:hits, 1] += 6
+    return features.astype(np.float32), np.arange(hits + alarms) < hits
+
+
+def test_the_rescorer_is_a_logistic_regression_on_standardised_features() -> None:
+    features, hits = proposals(40, 300)
+    rescorer = fit_rescorer(features, hits)
+    assert rescorer is not None
+    oracle = make_pipeline(StandardScaler(), LogisticRegression(
+        C=STRENGTH / 340, class_weight="balanced", max_iter=1000)).fit(features, hits)
+    with torch.inference_mode():
+        given = rescorer(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(given, oracle.predict_proba(features)[:, 1], atol=1e-4)
+    assert given[hits].mean() > given[~hits].mean()
+
+
+@pytest.mark.parametrize(("hits", "alarms"), [(LEAST - 1, 300), (300, LEAST - 1)])
+def test_too_few_of_either_teach_nothing(hits: int, alarms: int) -> None:
+    assert fit_rescorer(*proposals(hits, alarms)) is None
+
+
+class Looking(nn.Module):
+    """Probabilities 0.8 for the first class; features: means of the crop's colours, in 0..1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def probabilities(self, crops: Tensor) -> Tensor:
+        return torch.tensor([0.2, 0.8, 0.0, 0.0]).expand(len(crops), -1)
+
+    def features_and_probabilities(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        left = crops[..., : crops.shape[-1] // 2].float().mean(dim=(2, 3)) / 255
+        return left, self.probabilities(crops)
+
+
+def rescoring_detector(test_time: TestTime | None = None, **fusion: object) -> ArtworkDetector:
+    torch.manual_seed(3)
+    return ArtworkDetector(Looking(), ColourFinder(), settings(**fusion), CATEGORIES, "cpu",
+                           test_time=test_time, rescorer=Rescorer(6).eval())
+
+
+SCENE = picture(120, 90, red=(5, 5, 30, 60), green=(40, 20, 110, 40), blue=(50, 60, 80, 85))
+
+
+def test_the_score_is_the_fused_one_times_the_rescorers() -> None:
+    finder = rescoring_detector()
+    plain = ArtworkDetector(Looking(), ColourFinder(), settings(), CATEGORIES, "cpu")
+    found, before = finder.predict([SCENE], 0.0)[0], plain.predict([SCENE], 0.0)[0]
+    assert len(found) == len(before) == 3
+    for box, score in zip(found.boxes, found.scores, strict=True):
+        row = int(np.abs(before.boxes - box).sum(axis=1).argmin())
+        with torch.inference_mode():
+            said = finder.rescorer(torch.from_numpy(finder.features(SCENE, box[None])))
+        assert 0.01 < float(said) < 0.99
+        assert score == pytest.approx(before.scores[row] * float(said), rel=1e-5)
+
+
+def test_what_cannot_reach_the_threshold_is_not_looked_at_again() -> None:
+    finder = rescoring_detector()
+    everything = finder.predict([SCENE], 0.0)[0]
+    middle = float(everything.scores[1])
+    found = finder.predict([SCENE, picture(50, 40)], middle)
+    np.testing.assert_allclose(found[0].boxes, everything.above(middle).boxes)
+    assert len(found[0]) == 2 and len(found[1]) == 0
+    assert len(finder.opinions([SCENE], 0.99)[0].proposals) == 0
+
+
+def test_the_detectors_own_score_stays_its_own() -> None:
+    found = rescoring_detector(rule="detector").predict([SCENE], 0.0)[0]
+    assert found.scores == pytest.approx(found.detector_scores)
+
+
+def test_a_mirrored_look_counts_as_much() -> None:
+    flipped = np.ascontiguousarray(SCENE[:, ::-1])
+    both = [rescoring_detector(TestTime(flip=True)).predict([image], 0.0)[0]
+            for image in (SCENE, flipped)]
+    assert sorted(both[0].scores) == pytest.approx(sorted(both[1].scores), abs=0.003)
+    one = [rescoring_detector().predict([image], 0.0)[0] for image in (SCENE, flipped)]
+    assert sorted(one[0].scores) != pytest.approx(sorted(one[1].scores), abs=0.006)
+
+
+def test_examples_are_the_detectors_own_boxes(tmp_path: Path) -> None:
+    Image.fromarray(SCENE).save(tmp_path / "scene.png")
+    red = np.array([[6, 5, 30, 60]], np.float32)
+    boxed = Item(tmp_path / "scene.png", (1,), red, np.ones(1, np.int64))
+    empty = Item(tmp_path / "scene.png", (), NONE, np.zeros(0, np.int64))
+    finder = ArtworkDetector(Looking(), ColourFinder(), settings(), CATEGORIES, "cpu")
+    features, hits = rescoring_examples(finder, [boxed, empty], quiet=True)
+    assert features.shape == (6, 6) and len(hits) <= 2 * MOST_BOXES
+    assert hits.sum() == 1 and hits[:3].any()
+    np.testing.assert_allclose(features[hits], finder.features(SCENE, red), atol=0.1)
+    assert features[hits][0, 0] > features[hits][0, 1]  # redder than green
+    guessed = rescoring_examples(finder, [boxed, empty], [boxed], quiet=True)[1]
+    assert guessed.tolist() == [True, False, False, False]  # what else the guess left out is open
+
+
+def test_images_without_proposals_teach_nothing(tmp_path: Path) -> None:
+    Image.fromarray(picture(60, 50)).save(tmp_path / "plain.png")
+    empty = Item(tmp_path / "plain.png", (), NONE, np.zeros(0, np.int64))
+    features, hits = rescoring_examples(rescoring_detector(), [empty], quiet=True)
+    assert features.shape == (0, 0) and hits.shape == (0,)
+
+
+@pytest.fixture
+def rescored(tmp_path: Path) -> Path:
+    """A model folder with a rescorer."""
+    model = load_model(tiny_model(tmp_path / "plain"))
+    _, probabilities = model.classifier.features_and_probabilities(torch.zeros(1, 3, 32, 32))
+    width = model.classifier.features_and_probabilities(torch.zeros(1, 3, 32, 32))[0].shape[1]
+    assert probabilities.shape == (1, len(CATEGORIES) + 1)
+    save_model(tmp_path / "run" / "model", classifier=model.classifier, detector=model.detector,
+               config=model.config, categories=model.categories, metrics={},
+               lineage={"stage": "cytomine"}, rescorer=Rescorer(2 * width))
+    return tmp_path / "run" / "model"
+
+
+def test_a_model_folder_keeps_its_rescorer(rescored: Path, tmp_path: Path) -> None:
+    first, again = (ArtworkDetector.load(rescored, "cpu") for _ in range(2))
+    assert first.rescorer is not None and not first.rescorer.training
+    torch.testing.assert_close(first.rescorer.linear.weight, again.rescorer.linear.weight)
+    plain = ArtworkDetector.load(tmp_path / "plain", "cpu")
+    assert plain.rescorer is None
+    assert plain.fingerprint() != first.fingerprint() == again.fingerprint()
+
+
+def test_a_broken_rescorer_is_named(rescored: Path) -> None:
+    file = rescored / RESCORER
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ModelFolderError, match=r"rescorer\.safetensors: the weights are damaged"):
+        load_model(rescored)
+    file.unlink()
+    with pytest.raises(ModelFolderError, match=r"rescorer\.safetensors: .*train_net\.py"):
+        load_model(rescored)
+
+
+def test_a_rescorer_of_another_classifier_is_refused(rescored: Path) -> None:
+    model = load_model(rescored)
+    save_model(rescored, classifier=model.classifier, detector=model.detector,
+               config=model.config, categories=model.categories, metrics={},
+               lineage={"stage": "cytomine"}, rescorer=Rescorer(8))
+    assert "rescorer_sha256" in (rescored / LINEAGE).read_text()
+    with pytest.raises(ModelFolderError, match="do not fit the rescorer"):
+        load_model(rescored)
+
+
+def test_finders_without_a_rescorer_need_no_features() -> None:
+    assert len(colour_detector().predict([SCENE], 0.0)[0]) == 3
