@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from musicon.datasets.boxes import clip
 from musicon.detect.hierarchy import SureName
 
 
@@ -63,3 +64,13 @@ class Detections:
     def above(self, threshold: float) -> Detections:
         """The detections that score at least ``threshold``."""
         return self.select(self.scores >= threshold)
+
+
+def rescale(detections: Detections, image_wh: tuple[int, int]) -> Detections:
+    """The same detections in the pixels of the image at another size (width, height)."""
+    if image_wh == detections.image_wh:
+        return detections
+    (width, height), (seen_w, seen_h) = image_wh, detections.image_wh
+    scale = np.array([width / seen_w, height / seen_h] * 2, np.float32)
+    return replace(detections, boxes=clip(detections.boxes * scale, width, height),
+                   image_wh=(width, height))

@@ -46,6 +46,27 @@ class Proposals:
 
 
 @dataclass(frozen=True)
+class Opinions:
+    """What the two models say of one image, before it is made one.
+
+    Attributes:
+        proposals: N boxes in the pixels of the image as it was seen.
+        held: float32 (N, L), the detector's evidence.
+        probabilities: float32 (N, L + 1), the classifier's.
+        rescored: float32 (N,), the rescorer's; None without one.
+        seen_wh: Size of the image as it was seen.
+        image_wh: Size of the image as given.
+    """
+
+    proposals: Proposals
+    held: Tensor
+    probabilities: Tensor
+    rescored: Tensor | None
+    seen_wh: tuple[int, int]
+    image_wh: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Fused:
     """One score and one class a box.
 

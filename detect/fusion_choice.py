@@ -19,11 +19,11 @@ from musicon.datasets.images import decode_reduced
 from musicon.datasets.records import Category, Manifest
 from musicon.detect.calibration import fit_scaling
 from musicon.detect.config import FusionConfig
-from musicon.detect.detections import Detections
+from musicon.detect.detections import Detections, rescale
 from musicon.detect.evaluation import DetectionMetrics, evaluate
-from musicon.detect.fusion import calibrated
+from musicon.detect.fusion import Opinions, calibrated
 from musicon.detect.matching import pool, quiet_threshold
-from musicon.detect.pipeline import ArtworkDetector, Opinions, rescale
+from musicon.detect.pipeline import ArtworkDetector
 
 WEIGHTS = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Of the classifier in a product."""

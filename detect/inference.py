@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from musicon.datasets.command import progress
 from musicon.datasets.images import ImageError, decode_reduced, existing_folder, find_images
 from musicon.datasets.records import Category, UserError
-from musicon.detect.detections import Detections
+from musicon.detect.detections import Detections, rescale
 from musicon.detect.draw import draw_detections
 from musicon.detect.outputs import (
     ANNOTATED,
@@ -39,7 +39,7 @@ from musicon.detect.outputs import (
     reject_row,
     write_outputs,
 )
-from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, rescale
+from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector
 from musicon.detect.progress import FOLDER, RUN_NAME, ProgressLog, Row
 from musicon.detect.summary import InferenceSummary
 from musicon.detect.tasks.models import TaskModel

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from musicon.datasets.boxes import BoxArray, as_boxes, clip
+from musicon.datasets.boxes import BoxArray, as_boxes
 from musicon.datasets.loading import crop_square
 from musicon.datasets.records import Category, UserError
 from musicon.detect.config import Config, FusionConfig
-from musicon.detect.detections import Detections
+from musicon.detect.detections import Detections, rescale
 from musicon.detect.fusion import (
     PRUNE_SLACK,
     Fused,
+    Opinions,
     Proposals,
     evidence,
     fuse,
@@ -52,27 +53,6 @@ CROPS_AT_ONCE = 128
 
 class ModelOutputError(UserError):
     """The model gives numbers that are not finite."""
-
-
-@dataclass(frozen=True)
-class Opinions:
-    """What the two models say of one image, before it is made one.
-
-    Attributes:
-        proposals: N boxes in the pixels of the image as it was seen.
-        held: float32 (N, L), the detector's evidence.
-        probabilities: float32 (N, L + 1), the classifier's.
-        rescored: float32 (N,), the rescorer's; None without one.
-        seen_wh: Size of the image as it was seen.
-        image_wh: Size of the image as given.
-    """
-
-    proposals: Proposals
-    held: Tensor
-    probabilities: Tensor
-    rescored: Tensor | None
-    seen_wh: tuple[int, int]
-    image_wh: tuple[int, int]
 
 
 class ArtworkDetector:
@@ -411,16 +391,6 @@ def shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def rescale(detections: Detections, image_wh: tuple[int, int]) -> Detections:
-    """The same detections in the pixels of the image at another size (width, height)."""
-    if image_wh == detections.image_wh:
-        return detections
-    (width, height), (seen_w, seen_h) = image_wh, detections.image_wh
-    scale = np.array([width / seen_w, height / seen_h] * 2, np.float32)
-    return replace(detections, boxes=clip(detections.boxes * scale, width, height),
-                   image_wh=(width, height))
 
 
 def _select(proposals: Proposals, keep: Tensor) -> Proposals:

@@ -20,11 +20,11 @@ from musicon.datasets.command import progress
 from musicon.datasets.images import ImageError, decode_reduced
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects
 from musicon.detect.alignment import align
-from musicon.detect.detections import Detections
+from musicon.detect.detections import Detections, rescale
 from musicon.detect.evaluation import EvaluationError, is_boxed
 from musicon.detect.hierarchy import SureName
 from musicon.detect.outputs import sure_fields
-from musicon.detect.pipeline import ArtworkDetector, rescale
+from musicon.detect.pipeline import ArtworkDetector
 
 
 @dataclass(frozen=True)

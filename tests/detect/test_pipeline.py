@@ -22,14 +22,8 @@ from musicon.datasets.boxes import iou
 from musicon.datasets.loading import crop_square
 from musicon.datasets.records import UserError
 from musicon.detect.checkpoints import ModelFolderError, load_model
-from musicon.detect.detections import Detections
-from musicon.detect.pipeline import (
-    WORKING_SIDE,
-    ArtworkDetector,
-    ModelOutputError,
-    rescale,
-    shrink,
-)
+from musicon.detect.detections import Detections, rescale
+from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, ModelOutputError, shrink
 
 
 @pytest.fixture(scope="module")
