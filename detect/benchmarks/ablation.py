@@ -27,7 +27,7 @@ from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
-from musicon.detect.checkpoints import WEIGHTS
+from musicon.detect.checkpoints import CONFIG, LINEAGE
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
     BAR_NAMES,
@@ -184,8 +184,8 @@ def _one(config: Config, stages: Sequence[str], grid: Grid,
         split = "all" if test in grid.whole else "test"
         out = folder.parent / "evaluation" / test
         naming = set(grid.figures) <= set(NAMING)
-        key = digest({"weights": sha256(folder / WEIGHTS), "split": split, "naming": naming,
-                      "data": sha256(manifest_file(manifest))})
+        key = digest({"model": [sha256(folder / name) for name in (LINEAGE, CONFIG)],
+                      "data": sha256(manifest_file(manifest)), "split": split, "naming": naming})
         known = Scored.read(out / KEPT, key)
         if known is None:
             known = (_named(folder, manifest, split, quiet) if naming else

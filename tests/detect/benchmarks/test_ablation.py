@@ -120,3 +120,7 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert weights.stat().st_mtime_ns == made and again.stdout == first.stdout
     assert not report.exists()  # not scored again
+    (tmp_path / "grid.yaml").write_text((tmp_path / "grid.yaml").read_text() +
+                                        "set: [fusion.rule=detector]\n")
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    assert report.exists()  # the same weights under another rule are another model
