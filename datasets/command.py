@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -107,6 +108,23 @@ def progress(iterable: Iterable[T], total: int | None = None, desc: str = "",
     from tqdm import tqdm
 
     yield from tqdm(iterable, total=total, desc=desc, unit="", dynamic_ncols=True, leave=False)
+
+
+class Once(logging.Filter):
+    """Says each line that only informs once; parts that read the same data tell the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is a warning, or new."""
+        if record.levelno >= logging.WARNING:
+            return True
+        text = record.getMessage()
+        new = text not in self._said
+        self._said.add(text)
+        return new
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:

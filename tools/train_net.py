@@ -47,7 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(options: argparse.Namespace) -> int:
     """Train what was asked for and print what came of it."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    shown = logging.StreamHandler(sys.stdout)
+    shown.addFilter(command.Once())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     quiet = options.quiet or not first
     logging.getLogger("musicon").setLevel(logging.WARNING if quiet else logging.INFO)

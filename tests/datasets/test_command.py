@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,6 +111,18 @@ def test_progress_draws_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = len(terminal.getvalue())
     assert list(command.progress("ab", None, "letters", quiet=True)) == ["a", "b"]
     assert len(terminal.getvalue()) == drawn
+
+
+def test_a_line_that_only_informs_is_said_once() -> None:
+    said, shown = io.StringIO(), logging.StreamHandler()
+    shown.setStream(said)
+    shown.addFilter(command.Once())
+    log = logging.Logger("once")
+    log.addHandler(shown)
+    for count in (1, 1, 2):
+        log.info("%d photos", count)
+        log.warning("slow")
+    assert said.getvalue().split("\n") == ["1 photos", "slow", "slow", "2 photos", "slow", ""]
 
 
 def test_table_is_aligned() -> None:
