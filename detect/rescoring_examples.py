@@ -7,6 +7,7 @@ pasted cut-outs as instruments was no better than none (docs/benchmarks.md, "Res
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from musicon.datasets import boxes as box_tools
 from musicon.datasets.boxes import BoxArray
 from musicon.datasets.command import progress
 from musicon.datasets.images import decode_reduced
+from musicon.datasets.records import Manifest
 from musicon.detect.material import Item, collect
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.pseudo import pseudo_boxed
@@ -45,24 +47,42 @@ def learn_rescorer(finder: ArtworkDetector, ctx: StageContext) -> Rescorer | Non
     empty = spread(material.negatives, MOST_IMAGES)
     if not (boxed or guessed) or not empty:
         return None
-    features, hits = rescoring_examples(finder, [*boxed, *guessed, *empty], guessed,
+    open_ended = partly_boxed(ctx)
+    partly = [*guessed, *(item for item in boxed if item.path in open_ended)]
+    features, hits = rescoring_examples(finder, [*boxed, *guessed, *empty], partly,
                                         quiet=ctx.quiet)
     return fit_rescorer(features, hits)
 
 
+def partly_boxed(ctx: StageContext) -> set[Path]:
+    """Training images that hold more instruments than the stage has boxes of.
+
+    They are named without a box, drawn as a crowd, or of classes that the stage does not know.
+    """
+    found: set[Path] = set()
+    for source in (ctx.stage.manifest, *ctx.stage.rehearsal):
+        manifest = Manifest.read(source)
+        known = {c.id for c in manifest.categories if c.name in ctx.label_of}
+        for record in manifest.select(split="train").images:
+            boxed = {box.label for box in record.boxes} & known
+            if any(box.iscrowd for box in record.boxes) or boxed != set(record.known_labels):
+                found.add(manifest.path(record))
+    return found
+
+
 def rescoring_examples(finder: ArtworkDetector, items: Sequence[Item],
-                       guessed: Sequence[Item] = (), *, quiet: bool = False
+                       partly: Sequence[Item] = (), *, quiet: bool = False
                        ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Features (N, 2F) of a model's proposals, and whether each is an instrument, (N,).
 
     Args:
         finder: The model.
         items: Images whose boxes are known; those without boxes hold no instrument.
-        guessed: Those of them whose boxes are guesses: what lies elsewhere is not counted as a
-            false alarm there.
+        partly: Those of them that may hold more instruments than boxes: what lies elsewhere is
+            not counted as a false alarm there.
         quiet: No progress on the terminal.
     """
-    partial = {id(item) for item in guessed}
+    partial = {id(item) for item in partly}
     features, hits = [], []
     for item in progress(iter(items), total=len(items), desc="rescoring", quiet=quiet):
         image, (width, height) = decode_reduced(item.path, finder.working_side)

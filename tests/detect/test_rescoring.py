@@ -15,6 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from musicon.datasets.records import Box, Category, ImageRecord, Manifest
+from musicon.detect import rescoring_examples as examples
 from musicon.detect.checkpoints import (
     LINEAGE,
     RESCORER,
@@ -22,11 +24,13 @@ from musicon.detect.checkpoints import (
     load_model,
     save_model,
 )
+from musicon.detect.config import Config
 from musicon.detect.material import Item
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.rescoring import LEAST, STRENGTH, Rescorer, fit_rescorer
 from musicon.detect.rescoring_examples import MOST_BOXES, rescoring_examples
 from musicon.detect.tiling import TestTime
+from musicon.detect.training import StageContext
 
 NONE = np.zeros((0, 4), np.float32)
 
@@ -129,6 +133,35 @@ def test_examples_are_the_detectors_own_boxes(tmp_path: Path) -> None:
     assert features[hits][0, 0] > features[hits][0, 1]  # redder than green
     guessed = rescoring_examples(finder, [boxed, empty], [boxed], quiet=True)[1]
     assert guessed.tolist() == [True, False, False, False]  # what else the guess left out is open
+
+
+RED = Box((5, 5, 30, 60), 3)
+
+
+@pytest.mark.parametrize(("boxes", "labels", "alarms"), [
+    ((RED,), (3,), 2), ((RED,), None, 2),
+    ((RED,), (3, 5), 0),  # the violin has no box
+    ((RED, Box((40, 20, 110, 40), 5, iscrowd=True)), None, 0),
+    ((RED, Box((40, 20, 110, 40), 11)), None, 0),  # a class that the stage does not know
+])
+def test_only_wholly_boxed_training_pictures_show_false_alarms(
+        boxes: tuple[Box, ...], labels: tuple[int, ...] | None, alarms: int, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, image in (("scene", SCENE), ("empty", picture(90, 80, blue=(20, 20, 60, 50)))):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    Manifest(tmp_path, (*CATEGORIES, Category(11, "serpent")), (
+        ImageRecord(1, "scene.png", 120, 90, boxes, labels, split="train"),
+        ImageRecord(2, "empty.png", 90, 80, labels=(), split="train"),
+        ImageRecord(3, "not-there.png", 90, 80, (RED,), split="val"),
+        ImageRecord(4, "nor-there.png", 90, 80, labels=(), split="test"))).write(tmp_path)
+    config = Config.model_validate({**settings().model_dump(), "stages": {
+        "cytomine": {"manifest": tmp_path}}})
+    seen: list[NDArray[np.bool_]] = []
+    monkeypatch.setattr(examples, "fit_rescorer", lambda _, hits: seen.append(hits))
+    examples.learn_rescorer(
+        ArtworkDetector(Looking(), ColourFinder(), config, CATEGORIES, "cpu"),
+        StageContext("cytomine", config, CATEGORIES, tmp_path, torch.device("cpu"), True, None))
+    assert sorted(seen[0].tolist(), reverse=True) == [True] + [False] * (alarms + 1)
 
 
 def test_images_without_proposals_teach_nothing(tmp_path: Path) -> None:
