@@ -63,7 +63,7 @@ class ArtworkDetector:
         threshold: Fused score below which boxes are not shown.
         config: The settings saved with the weights.
         device: Where the models run.
-        rescorer: Has the last word on the scores, if there is one.
+        rescorer: Has the last word on the scores, if there is one and the settings want it.
     """
 
     def __init__(self, classifier: Any, detector: Any, config: Config,
@@ -179,7 +179,7 @@ class ArtworkDetector:
         opinions = [Opinions(_select(p, keep), h[keep], probabilities, None, _wh(small), _wh(image))
                     for p, keep, h, probabilities, small, image
                     in zip(found, near, held, said.split(counts), seen, images, strict=True)]
-        if self.rescorer is None or self.config.fusion.rule == "detector":
+        if self.rescorer is None or not self._rescores:
             return opinions
         return self._rescore(self.rescorer, opinions, features.split(counts), seen, threshold)
 
@@ -265,6 +265,10 @@ class ArtworkDetector:
     def _agnostic(self) -> bool:
         return self.config.detector.class_agnostic
 
+    @property
+    def _rescores(self) -> bool:
+        return self.config.fusion.rescore and self.config.fusion.rule != "detector"
+
     def _evidence(self, proposals: Proposals) -> Tensor:
         return evidence(proposals, len(self.categories), self.config.fusion.disagreement,
                         self._agnostic)
@@ -324,7 +328,9 @@ class ArtworkDetector:
 
         Both float32 on the CPU; F is 0 without a rescorer, unless they are asked for.
         """
-        width = 0 if self.rescorer is None else self.rescorer.linear.in_features // 2
+        width = 0
+        if self.rescorer is not None and self._rescores:
+            width = self.rescorer.linear.in_features // 2
         if not len(crops):
             return torch.zeros(0, width), torch.zeros(0, len(self.categories) + 1)
         features: list[Tensor] = []

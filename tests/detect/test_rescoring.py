@@ -111,6 +111,12 @@ def test_the_detectors_own_score_stays_its_own() -> None:
     assert found.scores == pytest.approx(found.detector_scores)
 
 
+def test_settings_can_go_without_it() -> None:
+    plain = ArtworkDetector(Looking(), ColourFinder(), settings(), CATEGORIES, "cpu")
+    found = rescoring_detector(rescore=False).predict([SCENE], 0.0)[0]
+    assert sorted(found.scores) == pytest.approx(sorted(plain.predict([SCENE], 0.0)[0].scores))
+
+
 def test_a_mirrored_look_counts_as_much() -> None:
     flipped = np.ascontiguousarray(SCENE[:, ::-1])
     both = [rescoring_detector(TestTime(flip=True)).predict([image], 0.0)[0]
