@@ -203,8 +203,10 @@ def run_inference(detector: ArtworkDetector | NoDetector, listing: Listing, out:
             reason = counts.reasons.most_common(1)[0][0]
             raise UserError(f"none of the {counts.rejected} files could be read (the most common "
                             f"reason: {reason}); all are listed in {out / REJECTS_NAME}")
-        return InferenceSummary(counts, len(pending), seconds, len(listing.files) - len(pending),
-                                listing.left_out, log.started_anew, out, options.annotated)
+        unread = {index for index, row in log.rows() if "reject" in row}
+        return InferenceSummary(counts, len(set(pending) - unread), seconds,
+                                len(listing.files) - len(pending), listing.left_out,
+                                log.started_anew, out, options.annotated)
 
 
 class Pictures:

@@ -243,6 +243,7 @@ def test_a_repaired_file_is_taken_up(tmp_path: Path) -> None:
     save(images / "a.png", red())
     (images / "b.png").write_bytes(b"")
     assert search(images, out).counts.rejected == 1
+    assert search(images, out).searched == 0  # looked at again, but no picture was searched
     save(images / "b.png", red())
     done = search(images, out)
     assert (done.counts.images, done.counts.rejected, done.searched) == (2, 0, 1)
