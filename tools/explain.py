@@ -36,7 +36,8 @@ def main(options: argparse.Namespace) -> int:
         print(f"{command.counted(done.images, 'image')} explained, "
               f"{command.counted(len(done.rejects), 'file')} left out; open {done.page}")
         if options.method != [FEATURE_MAPS]:
-            print(f"in the review: python tools/review.py --heatmaps {shlex.quote(str(out))}")
+            print("in the review: python tools/review.py --predictions RESULTS --heatmaps "
+                  f"{shlex.quote(str(out))}, where RESULTS is what infer.py wrote for them")
     return command.DONE_WITH_REJECTS if len(done.rejects) else command.DONE
 
 

@@ -38,7 +38,7 @@ def review(options: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
     made = argparse.ArgumentParser(
-        description=__doc__, epilog="Without arguments: the newest results/*/detections.json.")
+        description=__doc__, epilog="Without arguments: the newest detections.json below results.")
     add = made.add_argument
     add("--data", type=Path, metavar="MANIFEST", help="the labelled data set: file or folder")
     add("--split", choices=("train", "val", "test"), help="only this part of the data set")

@@ -113,7 +113,7 @@ def _database_errors() -> tuple[type[Exception], ...]:
 
 def newest_results(folder: Path) -> Path | None:
     """The ``detections.json`` that was written last below a folder of results."""
-    files = [file for file in folder.glob(f"*/{DETECTIONS_NAME}") if file.is_file()]
+    files = [file for file in folder.glob(f"**/{DETECTIONS_NAME}") if file.is_file()]
     return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 

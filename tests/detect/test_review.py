@@ -576,4 +576,9 @@ def test_newest_results_and_names(tmp_path: Path) -> None:
     newest = session.newest_results(tmp_path)
     assert newest is not None and newest.parent.name == "new"
     assert app.dataset_name(newest) == "musicon-new"
+    deeper = tmp_path / "demo" / "unseen" / "detections.json"
+    deeper.parent.mkdir(parents=True)
+    deeper.write_text("{}")
+    os.utime(deeper, (2e9, 2e9))
+    assert session.newest_results(tmp_path) == deeper
     assert app.dataset_name(None, tmp_path / "Gemälde (1)") == "musicon-Gemälde-1"
