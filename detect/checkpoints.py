@@ -256,6 +256,9 @@ def read_lineage(folder: Path) -> dict[str, Any]:
         raise ModelFolderError(f"{folder}: not a whole model folder, {', '.join(missing)} missing; "
                                "train it again with python tools/train_net.py, or copy it whole")
     lineage = _read_object(folder / LINEAGE)
+    if "rescorer_sha256" in lineage and not (folder / RESCORER).is_file():
+        raise ModelFolderError(f"{folder}: not a whole model folder, {RESCORER} missing; train it "
+                               "again with python tools/train_net.py, or copy it whole")
     if lineage.get("format") != FORMAT:
         raise ModelFolderError(
             f"{folder}: this model folder has format {lineage.get('format')!r}, this version of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import get_ident
 
 import numpy as np
 import torch
@@ -59,8 +60,14 @@ class CropClassifier(nn.Module):
     def features_and_probabilities(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into the last layer, (N, F), and what ``probabilities`` gives."""
         seen: list[Tensor] = []
+        caller = get_ident()
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if get_ident() == caller:  # another thread may look at its own crops meanwhile
+                seen.append(inputs[0].float())
+
         _, head = last_linear(self.network)
-        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+        hook = head.register_forward_pre_hook(keep)
         try:
             probabilities = self.probabilities(crops)
         finally:

@@ -24,6 +24,9 @@ SURROUNDINGS = 1.0
 STRENGTH = 0.2
 """Inverse of the ridge penalty on the mean loss, for standardised features. Strong: proposals are
 few against features, and all but a few come from other collections than the one searched."""
+LEAST_SPREAD = 0.1
+"""Least standard deviation that a feature is divided by, as a share of their median: a feature that
+was all but silent in the examples must not decide alone when it speaks up in some picture."""
 LEAST = 20
 """Instruments, and false alarms, without which nothing is fitted."""
 
@@ -55,20 +58,21 @@ def fit_rescorer(features: NDArray[np.float32], hits: NDArray[np.bool_]) -> Resc
         None where there are too few of either to learn from.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
     if min(int(hits.sum()), int((~hits).sum())) < LEAST:
         log.info("too few of the detector's boxes to rescore by: %d instruments, %d false alarms",
                  hits.sum(), (~hits).sum())
         return None
-    scaler = StandardScaler().fit(features)
+    exact = features.astype(np.float64)
+    mean, spread = exact.mean(axis=0), exact.std(axis=0)
+    scale = np.maximum(spread, LEAST_SPREAD * np.median(spread)).clip(1e-6)
     found = LogisticRegression(C=STRENGTH / len(hits), class_weight="balanced",
-                               max_iter=1000).fit(scaler.transform(features), hits)
-    weight = found.coef_ / scaler.scale_
+                               max_iter=1000).fit((exact - mean) / scale, hits)
+    weight = found.coef_ / scale
     rescorer = Rescorer(features.shape[1])
     with torch.no_grad():
         rescorer.linear.weight.copy_(torch.from_numpy(weight))
-        rescorer.linear.bias.copy_(torch.from_numpy(found.intercept_ - weight @ scaler.mean_))
+        rescorer.linear.bias.copy_(torch.from_numpy(found.intercept_ - weight @ mean))
     log.info("rescoring learnt from %d of the detector's boxes on instruments, %d false alarms",
              hits.sum(), (~hits).sum())
     return rescorer.eval()

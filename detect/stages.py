@@ -296,8 +296,8 @@ class Stage:
             return self.config.model_copy(update={"fusion": fusion}), {"validation": None}, None
         finder = ArtworkDetector(classifier, detector, config, self.categories,
                                  self.fabric.device)
-        rescorer = learn_rescorer(finder, self.context) if written.rescore else None
-        finder.rescorer = rescorer
+        wanted = written.rescore and written.rule != "detector"
+        rescorer = finder.rescorer = learn_rescorer(finder, self.context) if wanted else None
         figures: dict[str, Any] = {}
         if written.rule == "auto":
             tried = try_rules(finder, validation, quiet=self.quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ NONE = np.zeros((0, 4), np.float32)
 
 def proposals(hits: int, alarms: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(hits + alarms, 6)).astype(np.float32) * [1, 5, 0.1, 1, 1, 20] + 3
+    features = rng.normal(size=(hits + alarms, 6)).astype(np.float32) * [1, 5, 0.5, 1, 1, 20] + 3
     features[:hits, 1] += 6
     return features.astype(np.float32), np.arange(hits + alarms) < hits
 
@@ -52,6 +53,19 @@ def test_the_rescorer_is_a_logistic_regression_on_standardised_features() -> Non
         given = rescorer(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(given, oracle.predict_proba(features)[:, 1], atol=1e-4)
     assert given[hits].mean() > given[~hits].mean()
+
+
+def test_a_feature_that_was_all_but_silent_does_not_decide_alone() -> None:
+    features, hits = proposals(40, 300)
+    features[:, 2] = 0
+    features[3, 2] = 1e-4
+    rescorer = fit_rescorer(features, hits)
+    assert rescorer is not None
+    loud = features[hits]
+    loud[:, 2] = 0.05
+    with torch.inference_mode():
+        quiet, spoken = (rescorer(torch.from_numpy(rows)) for rows in (features[hits], loud))
+    assert float((quiet - spoken).abs().max()) < 0.01
 
 
 @pytest.mark.parametrize(("hits", "alarms"), [(LEAST - 1, 300), (300, LEAST - 1)])
@@ -206,7 +220,7 @@ def test_a_broken_rescorer_is_named(rescored: Path) -> None:
     with pytest.raises(ModelFolderError, match=r"rescorer\.safetensors: the weights are damaged"):
         load_model(rescored)
     file.unlink()
-    with pytest.raises(ModelFolderError, match=r"rescorer\.safetensors: .*train_net\.py"):
+    with pytest.raises(ModelFolderError, match=r"rescorer\.safetensors missing; train it again"):
         load_model(rescored)
 
 
@@ -222,3 +236,14 @@ def test_a_rescorer_of_another_classifier_is_refused(rescored: Path) -> None:
 
 def test_finders_without_a_rescorer_need_no_features() -> None:
     assert len(colour_detector().predict([SCENE], 0.0)[0]) == 3
+
+
+def test_threads_that_share_a_classifier_get_their_own_features(rescored: Path) -> None:
+    classifier = load_model(rescored).classifier
+    crops = [torch.full((2, 3, 32, 32), value) for value in (0.0, 255.0)]
+    alone = [classifier.features_and_probabilities(one)[0] for one in crops]
+    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
+        found = list(pool.map(lambda i: classifier.features_and_probabilities(crops[i % 2])[0],
+                              range(80)))
+    for i, features in enumerate(found):
+        torch.testing.assert_close(features, alone[i % 2])
