@@ -183,8 +183,8 @@ def list_lines() -> list[str]:
     reviews = app.list_reviews()
     hint = "make one with: python tools/review.py --predictions results/NAME [--data data/NAME]"
     if not reviews:
-        return [f"there is no {RESULTS}/*/{DETECTIONS_NAME} and no review yet; {hint}"]
-    return [f"there is no {RESULTS}/*/{DETECTIONS_NAME}; reviews made before:",
+        return [f"there is no {DETECTIONS_NAME} below {RESULTS}/ and no review yet; {hint}"]
+    return [f"there is no {DETECTIONS_NAME} below {RESULTS}/; reviews made before:",
             *(f"  python tools/review.py --name {name}   ({size:,} images)"
               for name, size, _ in reviews), hint]
 
