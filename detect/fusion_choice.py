@@ -6,6 +6,7 @@ classifier alone and products of the two can be compared.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from musicon.detect.evaluation import DetectionMetrics, evaluate
 from musicon.detect.fusion import Opinions, calibrated
 from musicon.detect.matching import pool, quiet_threshold
 from musicon.detect.pipeline import ArtworkDetector
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Of the classifier in a product."""
@@ -67,9 +70,9 @@ def candidates(written: FusionConfig) -> list[FusionConfig]:
     return [rule for i, rule in enumerate(rules) if rule not in rules[:i]]
 
 
-def try_rules(finder: ArtworkDetector, validation: Manifest, *,
-              quiet: bool = False) -> list[Tried]:
-    """Search validation images once and score every candidate rule, the written one first.
+def search(finder: ArtworkDetector, validation: Manifest, *,
+           quiet: bool = False) -> dict[int, Opinions]:
+    """Image id -> what both models say of a validation image, however unlikely.
 
     Raises:
         ImageError: A picture that cannot be read.
@@ -81,11 +84,38 @@ def try_rules(finder: ArtworkDetector, validation: Manifest, *,
         images = [decode_reduced(validation.path(record), finder.working_side)[0]
                   for record in batch]
         opinions |= dict(zip((r.id for r in batch), finder.opinions(images), strict=True))
+    return opinions
+
+
+def rescoring_helps(finder: ArtworkDetector, opinions: Mapping[int, Opinions],
+                    validation: Manifest) -> bool:
+    """Whether class-agnostic AP50 is no worse with the rescorer than without it.
+
+    Composed scenes don't count: the rescorer learns from real pictures alone, and holds a cut-out
+    for what it is. Where no real image is boxed nothing speaks for it.
+    """
+    real = replace(validation, images=tuple(
+        record for record in validation.images
+        if not any(box.origin == "composite" for box in record.boxes)))
+    if not any(record.boxes for record in real.images):
+        return False
+    rule = [candidates(finder.config.fusion)[0]]
+    plain = {i: replace(said, rescored=None) for i, said in opinions.items()}
+    with_it, without = (try_rules(finder, looks, real, rule)[0].metrics.agnostic_ap50
+                        for looks in (opinions, plain))
+    log.info("class-agnostic AP50 on %d real validation images: %.3f rescored, %.3f not",
+             len(real), with_it or 0, without or 0)
+    return (with_it or 0) >= (without or 0)
+
+
+def try_rules(finder: ArtworkDetector, opinions: Mapping[int, Opinions], validation: Manifest,
+              rules: Sequence[FusionConfig]) -> list[Tried]:
+    """Score every rule on the same opinions of validation images."""
     sizes = {record.id: (record.width, record.height) for record in validation.images}
     tried = []
-    for fusion in candidates(finder.config.fusion):
-        found = {i: rescale(finder.decide(said, 0.0, fusion), sizes[i])
-                 for i, said in opinions.items()}
+    for fusion in rules:
+        found = {i: rescale(finder.decide(opinions[i], 0.0, fusion), size)
+                 for i, size in sizes.items()}
         metrics = evaluate(validation, found, model_categories=finder.categories)
         tried.append(Tried(fusion, metrics, found))
     return tried

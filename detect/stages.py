@@ -31,11 +31,17 @@ from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.anchors import fit_anchors
 from musicon.detect.detectors.task import DetectorTask, sample_boxes
 from musicon.detect.devices import make_fabric
-from musicon.detect.fusion_choice import calibrate, candidates, choose, try_rules
+from musicon.detect.fusion_choice import (
+    calibrate,
+    candidates,
+    choose,
+    rescoring_helps,
+    search,
+    try_rules,
+)
 from musicon.detect.heads import carry_over, same_classes
 from musicon.detect.logs import RunFolder
 from musicon.detect.pipeline import ArtworkDetector
-from musicon.detect.prediction import run_model
 from musicon.detect.rescoring import Rescorer
 from musicon.detect.rescoring_examples import learn_rescorer
 from musicon.detect.sampling import mix
@@ -298,16 +304,19 @@ class Stage:
                                  self.fabric.device)
         wanted = written.rescore and written.rule != "detector"
         rescorer = finder.rescorer = learn_rescorer(finder, self.context) if wanted else None
+        opinions = search(finder, validation, quiet=self.quiet)
+        if rescorer is not None and not rescoring_helps(finder, opinions, validation):
+            self.say(f"stage {self.name}: no rescoring, which does not help on validation")
+            rescorer = finder.rescorer = None
+            opinions = {i: replace(said, rescored=None) for i, said in opinions.items()}
+        auto = written.rule == "auto"
+        tried = try_rules(finder, opinions, validation, candidates(written) if auto else [written])
+        best = choose(tried)
         figures: dict[str, Any] = {}
-        if written.rule == "auto":
-            tried = try_rules(finder, validation, quiet=self.quiet)
-            best = choose(tried)
-            fusion, found = best.fusion, best.found
+        if auto:
             figures["fusion"] = [one.row() for one in tried]
-            self.say(f"stage {self.name}: {fusion.describe()}")
-        else:
-            fusion, found = written, run_model(finder, validation, quiet=self.quiet).found
-        fusion, scores = calibrate(fusion, found, validation, self.categories)
+            self.say(f"stage {self.name}: {best.fusion.describe()}")
+        fusion, scores = calibrate(best.fusion, best.found, validation, self.categories)
         self.say(f"stage {self.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
                  f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
         return (self.config.model_copy(update={"fusion": fusion}),

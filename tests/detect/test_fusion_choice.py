@@ -18,7 +18,16 @@ from musicon.datasets.records import Box, ImageRecord, Manifest
 from musicon.detect.config import FusionConfig
 from musicon.detect.detections import Detections
 from musicon.detect.evaluation import evaluate
-from musicon.detect.fusion_choice import WEIGHTS, calibrate, candidates, choose, try_rules
+from musicon.detect.fusion_choice import (
+    WEIGHTS,
+    Tried,
+    calibrate,
+    candidates,
+    choose,
+    rescoring_helps,
+    search,
+    try_rules,
+)
 from musicon.detect.matching import quiet_threshold
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import run_model
@@ -70,6 +79,11 @@ def finder(detector: ColourFinder, namer: ColourNamer, **fusion: object) -> Artw
     return ArtworkDetector(namer, detector, settings(**fusion), CATEGORIES, "cpu")
 
 
+def all_rules(model: ArtworkDetector, validation: Manifest) -> list[Tried]:
+    return try_rules(model, search(model, validation, quiet=True), validation,
+                     candidates(model.config.fusion))
+
+
 def test_the_written_rule_comes_first_and_nothing_twice() -> None:
     rules = candidates(FusionConfig(rule="auto"))
     assert (rules[0].rule, rules[0].classifier_weight) == ("product", 0.5)
@@ -79,7 +93,7 @@ def test_the_written_rule_comes_first_and_nothing_twice() -> None:
 
 
 def test_a_seeing_classifier_is_listened_to(validation: Manifest) -> None:
-    tried = try_rules(finder(Excited(), Sees()), validation, quiet=True)
+    tried = all_rules(finder(Excited(), Sees()), validation)
     quality = {(t.fusion.rule, t.fusion.classifier_weight): t.quality for t in tried}
     assert quality["classifier", 0.5] == pytest.approx(1)
     assert quality["detector", 0.5] == pytest.approx(0.75, abs=0.01)  # .5 and, by name, 1
@@ -107,13 +121,36 @@ def test_large_pictures_are_seen_as_inference_sees_them(tmp_path: Path) -> None:
         "detector": config.detector.model_copy(update={"image_size": 2048})})
     model = ArtworkDetector(ColourNamer(), Watching(), large, CATEGORIES, "cpu")
     run_model(model, data, quiet=True)
-    try_rules(model, data, quiet=True)
+    search(model, data, quiet=True)
     assert seen == [1900, 1900]
 
 
 def test_a_blind_one_is_not(validation: Manifest) -> None:
-    tried = try_rules(finder(ColourFinder(), Blind(), rule="auto"), validation, quiet=True)
+    tried = all_rules(finder(ColourFinder(), Blind(), rule="auto"), validation)
     assert (tried[0].fusion.rule, choose(tried).fusion.rule) == ("product", "detector")
+
+
+@pytest.mark.parametrize(("namer", "red", "green", "helps"), [
+    (ColourNamer, 0.9, 0.1, True),  # the false alarms sink
+    (Sees, 0.01, 0.99, False),  # they rise
+    (Sees, 0.5, 0.5, True),  # nothing changes
+])
+def test_a_rescorer_stays_where_it_does_no_harm(validation: Manifest, namer: type[ColourNamer],
+                                                red: float, green: float, helps: bool) -> None:
+    model = finder(Excited(), namer())
+    opinions = {i: replace(said, rescored=torch.where(said.proposals.labels == 2, green, red))
+                for i, said in search(model, validation, quiet=True).items()}
+    assert rescoring_helps(model, opinions, validation) is helps
+
+
+def test_composed_scenes_say_nothing_of_a_rescorer(validation: Manifest) -> None:
+    model = finder(Excited(), ColourNamer())
+    opinions = {i: replace(said, rescored=torch.where(said.proposals.labels == 2, 0.1, 0.9))
+                for i, said in search(model, validation, quiet=True).items()}
+    composed = replace(validation, images=tuple(
+        replace(r, boxes=tuple(replace(b, origin="composite") for b in r.boxes))
+        for r in validation.images))
+    assert not rescoring_helps(model, opinions, composed)
 
 
 def test_opinions_fuse_to_what_the_pipeline_finds(validation: Manifest) -> None:
