@@ -20,7 +20,7 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 SURROUNDINGS = 1.0
-"""Margin of the second crop, as a share of the box's longer side: hands, strings' player, table."""
+"""Margin of the second crop, as a share of the box's longer side: hands, player, table."""
 STRENGTH = 0.2
 """Inverse of the ridge penalty on the mean loss, for standardised features. Strong: proposals are
 few against features, and all but a few come from other collections than the one searched."""
