@@ -169,17 +169,15 @@ class ClassifierTask:
     def _probe(self, count: int) -> None:
         rng = np.random.default_rng(0)
         device = next(self.model.parameters()).device
-        path, head = last_linear(self.model.network)
+        _, head = last_linear(self.model.network)
         seen: list[Tensor] = []
-        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
         self.model.eval()
         labels = []
         for _ in range(-(-count // PROBE_BATCH)):
             images, batch_labels = self.collate(
                 [self.example(self.draw(rng), rng) for _ in range(PROBE_BATCH)])
-            self.model(images.to(device))
+            seen.append(self.model.features_and_probabilities(images.to(device))[0])
             labels.append(batch_labels)
-        hook.remove()
         weight, bias = fit_linear(torch.cat(seen), torch.cat(labels).to(device), head)
         head.weight.copy_(weight)
         head.bias.copy_(bias)
