@@ -161,6 +161,8 @@ class FitConfig(Settings):
     balance: Literal["sampling", "loss", "none"] = "sampling"
     negative_share: float = Field(0.15, ge=0, lt=1)
     """Share of instrument-free examples."""
+    mined_share: float = Field(0.5, ge=0, le=1)
+    """Share of those that show what the parent stage took for an instrument."""
     augmentation: Literal["none", "light", "strong"] = "strong"
     light_share: float = Field(0.0, ge=0, le=1)
     """Share of the examples that get the augmentation ``light`` instead."""

@@ -19,7 +19,7 @@ from musicon.detect.calibration import fit_temperature
 from musicon.detect.classifier import NEGATIVE, CropClassifier
 from musicon.detect.config import FitConfig
 from musicon.detect.material import Item, Material, collect, random_window
-from musicon.detect.pseudo import hard_negatives, pseudo_boxed
+from musicon.detect.pseudo import HardNegatives, pseudo_boxed
 from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext, parameter_groups
 
@@ -56,7 +56,7 @@ class ClassifierTask:
         for item in self.material.scenes:
             for box, label in zip(item.boxes, item.box_labels, strict=True):
                 self._scene_boxes.setdefault(int(label), []).append((item, box))
-        self.alarms = hard_negatives(self.material, ctx)
+        self.alarms = HardNegatives(self.material, ctx)
         self.labels = np.array([label for _, _, label in self.items], np.int64)
         self._pools = [pool for rehearsed in (False, True)
                        if (pool := _by_label(self.items, rehearsed))]
@@ -227,13 +227,14 @@ class ClassifierTask:
     def _negative(self, material: Material, rng: np.random.Generator) -> Image:
         """A square of a painting that holds no instrument, or that misses those there are.
 
-        Half of them, where there are any, are what the parent stage took for an instrument.
+        ``mined_share`` of them, where there are any, are what the parent took for an instrument.
         """
         size = self.model.image_size
-        if self.alarms and material is self.material and rng.random() < 0.5:
-            path, boxes = self.alarms[int(rng.integers(len(self.alarms)))]
-            image, scale = material.store.get(path)
-            box = boxes[int(rng.integers(len(boxes)))] * scale
+        if (self.alarms and material is self.material
+                and rng.random() < self.fit.mined_share):
+            alarms = self.alarms.draw(rng)
+            image, scale = material.store.get(alarms.item.path)
+            box = alarms.boxes[int(rng.integers(len(alarms.boxes)))] * scale
             return crop_square(image, _jitter(box, rng, 0.1), rng.uniform(0, 0.2), size)
         if material.boxed and rng.random() < 0.3:
             item = material.boxed[int(rng.integers(len(material.boxed)))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from musicon.datasets.loading import ImageStore, Recent, resize_longer
 from musicon.datasets.records import ImageRecord, Manifest, UserError
 from musicon.datasets.transforms import Augmentation
 from musicon.detect.config import BankConfig, CompositesConfig
+from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Item:
         boxes: float32 (N, 4) in pixels of the original.
         box_labels: int64 (N,), from 1.
         photo: One instrument on its own, which may be cut out.
-        rehearsed: From an earlier stage.
+        rehearsed: Not the stage's own: from an earlier stage, or a background.
         zoom: Pixels of this picture for one of the picture that it is a styled version of.
     """
 
@@ -219,7 +220,8 @@ def collect(ctx: StageContext, split: str) -> Material:
                    for item, _ in _items(ctx, Manifest.read(path), split, left_out)
                    if len(item.labels) == 1]
     for path in stage.backgrounds:
-        negatives += [item for item, record in _items(ctx, Manifest.read(path), split, left_out)
+        negatives += [replace(item, rehearsed=True)
+                      for item, record in _items(ctx, Manifest.read(path), split, left_out)
                       if record.is_negative]
     for reason, count in sorted((+left_out).items()):
         log.info("%s, %s: %d left out: %s", ctx.name, split, count, reason)
@@ -257,6 +259,12 @@ def _with_bank(material: Material, ctx: StageContext, bank: BankConfig) -> Mater
     for reason, count in sorted((+left_out).items()):
         log.info("%s, bank: %d left out: %s", ctx.name, count, reason)
     return replace(material, styled=styled, scenes=tuple(scenes), styled_share=bank.probability)
+
+
+def own_first(items: Sequence[Item], count: int) -> list[Item]:
+    """At most ``count`` items: the stage's own, evenly over them, then evenly over the others."""
+    own = spread([item for item in items if not item.rehearsed], count)
+    return [*own, *spread([item for item in items if item.rehearsed], count - len(own))]
 
 
 def with_boxes(item: Item, boxes: NDArray[np.float32], label: int) -> Item:

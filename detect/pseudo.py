@@ -3,7 +3,7 @@
 The parent stage's detector proposes, its classifier weighs each proposal by the image's own label
 (a box of anything else is of no use), and the best are taken as if a person had drawn them. A
 label that the parent doesn't know is weighed by "any instrument". What the parent proposes in an
-image that holds no instrument is a false alarm, and what the classifier most needs to see as
+image that holds no instrument is a false alarm, and what both models most need to see as
 "none" (hard negative mining, Sung & Poggio 1998; Shrivastava et al. 2016).
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,13 @@ from musicon.detect.alignment import taxonomy_name
 from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.classifier import NEGATIVE
 from musicon.detect.config import PseudoBoxConfig
-from musicon.detect.material import Item, Material, with_boxes
+from musicon.detect.material import Item, Material, own_first, with_boxes
 from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
 
 MAX_SEARCHED = 250
-"""Instrument-free images that are searched for false alarms, evenly over all of them."""
+"""Instrument-free images that are searched for false alarms."""
 MAX_ALARMS = 6
 """False alarms kept of one image, best first."""
 SAME_OBJECT_IOU = 0.3
@@ -68,40 +70,80 @@ def pseudo_boxed(material: Material, ctx: StageContext) -> list[Item]:
     return boxed
 
 
-def hard_negatives(material: Material, ctx: StageContext) -> list[tuple[Path, BoxArray]]:
-    """The parent's false alarms in a stage's instrument-free images.
+@dataclass(frozen=True)
+class FalseAlarms:
+    """What the parent takes for instruments in one image that holds none.
 
-    Kept in the stage's cache, as pseudo-boxes are; a stage without parent has none.
-
-    Returns:
-        (file, boxes (N, 4) in pixels of the original) of each image with at least one.
+    Attributes:
+        item: The image.
+        boxes: float32 (N, 4) in pixels of the original, the strongest first; N is at least 1.
+        scores: (N,), the parent's.
     """
-    if ctx.parent is None or not material.negatives:
-        return []
-    file = ctx.cache / "hard_negatives.json"
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-    else:
-        step = -(-len(material.negatives) // MAX_SEARCHED)
-        items = material.negatives[::step]
-        kept = {}
-        for item in progress(items, total=len(items), desc="false alarms", quiet=ctx.quiet):
-            boxes, _ = _search(item.path, ctx.parent, material.store)
-            kept[str(item.path)] = _apart(boxes)[:MAX_ALARMS].tolist()
-        write_atomic(file, json.dumps(kept))
-    found = [(Path(path), box_tools.as_boxes(boxes)) for path, boxes in kept.items() if boxes]
-    log.info("%s: %d false alarms of the parent to learn from", ctx.name,
-             sum(len(boxes) for _, boxes in found))
-    return found
+
+    item: Item
+    boxes: BoxArray
+    scores: Sequence[float]
 
 
-def _apart(boxes: BoxArray) -> BoxArray:
-    """The boxes (N, 4), best first, without those that overlap a better one."""
+class HardNegatives:
+    """The parent's false alarms in a stage's instrument-free images; none without a parent.
+
+    The stage's own images come first; all are kept in its cache, as pseudo-boxes are.
+    """
+
+    def __init__(self, material: Material, ctx: StageContext) -> None:
+        self.images: list[FalseAlarms] = []
+        if ctx.parent is None or not material.negatives:
+            return
+        file = ctx.cache / "false_alarms.json"
+        items = own_first(material.negatives, MAX_SEARCHED)
+        if file.is_file():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+        else:
+            kept = {}
+            for item in progress(items, total=len(items), desc="false alarms", quiet=ctx.quiet):
+                boxes, scores = _search(item.path, ctx.parent, material.store)
+                chosen = _apart(boxes)[:MAX_ALARMS]
+                kept[str(item.path)] = {"boxes": boxes[chosen].tolist(),
+                                        "scores": scores[chosen].tolist()}
+            write_atomic(file, json.dumps(kept))
+        self.images = [
+            FalseAlarms(item, box_tools.as_boxes(alarms["boxes"]), alarms["scores"])
+            for item in items if (alarms := kept.get(str(item.path))) and alarms["boxes"]]
+        if self.images:
+            self._chances = chances(self.images, ctx.stage.rehearsal_share)
+        log.info("%s: %d false alarms of the parent to learn from", ctx.name,
+                 sum(len(image.boxes) for image in self.images))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def draw(self, rng: np.random.Generator) -> FalseAlarms:
+        """An image by how strong its strongest false alarm is.
+
+        The stage's own and others take turns by ``rehearsal_share``.
+        """
+        return self.images[int(rng.choice(len(self.images), p=self._chances))]
+
+
+def chances(images: Sequence[FalseAlarms], rehearsal_share: float) -> NDArray[np.float64]:
+    """How probable each image is to be drawn, (N,); the sum is 1."""
+    strongest = np.array([image.scores[0] for image in images], np.float64)
+    rehearsed = np.array([image.item.rehearsed for image in images])
+    if rehearsed.all() or not rehearsed.any():
+        return strongest / strongest.sum()
+    share = np.where(rehearsed, rehearsal_share, 1 - rehearsal_share)
+    total = np.where(rehearsed, strongest[rehearsed].sum(), strongest[~rehearsed].sum())
+    return share * strongest / total
+
+
+def _apart(boxes: BoxArray) -> list[int]:
+    """Which of the boxes (N, 4), best first, overlap no better one."""
     chosen: list[int] = []
     for i in range(len(boxes)):
         if not chosen or box_tools.iou(boxes[i], boxes[chosen]).max() <= SAME_OBJECT_IOU:
             chosen.append(i)
-    return boxes[chosen]
+    return chosen
 
 
 @torch.inference_mode()
@@ -128,7 +170,7 @@ def propose(path: Path, name: str, teacher: LoadedModel, settings: PseudoBoxConf
     scores = np.sqrt(seen * relevance(probabilities, name, teacher))
     order = np.argsort(-scores, kind="stable")
     likely = order[scores[order] >= settings.min_score]
-    return _apart(boxes[likely])[:settings.max_per_image]
+    return boxes[likely[_apart(boxes[likely])[:settings.max_per_image]]]
 
 
 def relevance(probabilities: NDArray[np.float32], name: str,

@@ -18,15 +18,14 @@ from musicon.datasets.boxes import BoxArray
 from musicon.datasets.command import progress
 from musicon.datasets.images import decode_reduced
 from musicon.datasets.records import Manifest
-from musicon.detect.material import Item, collect
+from musicon.detect.material import Item, collect, own_first
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.pseudo import pseudo_boxed
 from musicon.detect.rescoring import Rescorer, fit_rescorer
-from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext
 
 MOST_IMAGES = 200
-"""Boxed images, and as many without instruments, evenly over all of them."""
+"""Boxed images, and as many without instruments; the stage's own come first."""
 MOST_BOXES = 6
 """Proposals of an image, best first."""
 SAME_IOU = 0.6
@@ -42,9 +41,9 @@ def learn_rescorer(finder: ArtworkDetector, ctx: StageContext) -> Rescorer | Non
         None where the stage has too few boxed images, or images without instruments.
     """
     material = collect(ctx, "train")
-    boxed = spread(material.boxed, MOST_IMAGES)
-    guessed = spread(pseudo_boxed(material, ctx), MOST_IMAGES)
-    empty = spread(material.negatives, MOST_IMAGES)
+    boxed = own_first(material.boxed, MOST_IMAGES)
+    guessed = own_first(pseudo_boxed(material, ctx), MOST_IMAGES)
+    empty = own_first(material.negatives, MOST_IMAGES)
     if not (boxed or guessed) or not empty:
         return None
     open_ended = partly_boxed(ctx)

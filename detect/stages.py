@@ -290,16 +290,16 @@ class Stage:
              detector: Any) -> tuple[Config, dict[str, Any], Rescorer | None]:
         """The settings with the best rule and threshold on validation, figures there, rescorer.
 
-        Where no validation image is boxed, and none can be composed, the settings stay.
+        Where the detector has not learnt yet, or no validation image is boxed and none can be
+        composed, the settings stay.
         """
         written = self.config.fusion.model_copy(update={"slope": 1.0, "shift": 0.0})
         config = self.config.model_copy(update={"fusion": written})
+        if self.parent is None and not self.settings.detector.steps:
+            return self.untuned("the detector has not learnt anything")
         validation = validation_manifest(self.context)
         if not any(record.boxes for record in validation.images):
-            fusion = candidates(self.config.fusion)[0]
-            self.say(f"stage {self.name}: no boxed validation image, so the threshold stays "
-                     f"{fusion.threshold}")
-            return self.config.model_copy(update={"fusion": fusion}), {"validation": None}, None
+            return self.untuned("no boxed validation image")
         finder = ArtworkDetector(classifier, detector, config, self.categories,
                                  self.fabric.device)
         wanted = written.rescore and written.rule != "detector"
@@ -322,6 +322,12 @@ class Stage:
         return (self.config.model_copy(update={"fusion": fusion}),
                 {"validation": scores.to_json(), **figures}, rescorer)
 
+    def untuned(self, reason: str) -> tuple[Config, dict[str, Any], None]:
+        """The settings as they are written, no figures, no rescorer."""
+        fusion = candidates(self.config.fusion)[0]
+        self.say(f"stage {self.name}: {reason}, so the threshold stays {fusion.threshold}")
+        return self.config.model_copy(update={"fusion": fusion}), {"validation": None}, None
+
     def _fingerprint(self) -> dict[str, Any]:
         """Everything that the result depends on, as plain values."""
         config = self.config.model_dump(mode="json")
@@ -336,13 +342,14 @@ class Stage:
         if stage["adaptation"]:
             extra["adaptation"] = [{k: v for k, v in method.items() if k != "targets"}
                                    for method in stage["adaptation"]]
+        idle = NOT_DECISIVE if stage["parent"] else (*NOT_DECISIVE, "mined_share")
         return {
             "seed": config["seed"], "precision": config["precision"],
             "processes": self.fabric.world_size, "data": data, "parent": self.parent_hash,
             "models": {"classifier": config["classifier"], "detector": config["detector"]},
             "stage": {**{key: value for key, value in stage.items() if key not in apart}, **extra},
             "fits": {part: {key: value for key, value in stage[part].items()
-                            if key not in NOT_DECISIVE} for part in ("classifier", "detector")},
+                            if key not in idle} for part in ("classifier", "detector")},
             "fusion": fusion,
         }
 

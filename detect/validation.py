@@ -15,8 +15,7 @@ import numpy as np
 
 from musicon.datasets.images import probe
 from musicon.datasets.records import Box, ImageRecord, Manifest, write_atomic
-from musicon.detect.material import collect
-from musicon.detect.sampling import spread
+from musicon.detect.material import collect, own_first
 from musicon.detect.training import StageContext
 
 ENOUGH_BOXED = 40
@@ -34,7 +33,7 @@ def validation_manifest(ctx: StageContext) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     material = collect(ctx, "val")
     records: list[ImageRecord] = []
-    for item in (*material.boxed, *spread(material.negatives, MAX_NEGATIVES)):
+    for item in (*material.boxed, *own_first(material.negatives, MAX_NEGATIVES)):
         info = probe(item.path)
         boxes = tuple(Box(tuple(box.tolist()), int(label))
                       for box, label in zip(item.boxes, item.box_labels, strict=True))

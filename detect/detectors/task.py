@@ -15,8 +15,8 @@ from musicon.datasets import boxes as box_tools
 from musicon.datasets.loading import resize_longer
 from musicon.datasets.transforms import Augmentation
 from musicon.detect.config import CompositesConfig, FitConfig
-from musicon.detect.material import Item, collect
-from musicon.detect.pseudo import pseudo_boxed
+from musicon.detect.material import Item, collect, own_first, with_boxes
+from musicon.detect.pseudo import HardNegatives, pseudo_boxed
 from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext, parameter_groups
 
@@ -54,6 +54,7 @@ class DetectorTask:
         self.validation = collect(ctx, "val")
         self.augment = Augmentation(self.fit.augmentation)
         self.items = (*self.material.boxed, *pseudo_boxed(self.material, ctx))
+        self.alarms = HardNegatives(self.material, ctx)
         self.rehearsal_share = ctx.stage.rehearsal_share
         self._pools = [pool for rehearsed in (False, True) if (pool := [
             i for i, item in enumerate(self.items) if item.rehearsed == rehearsed])]
@@ -88,7 +89,7 @@ class DetectorTask:
         if index == len(self.items) and self.composites is not None:
             found = self._scene(self.composites, rng)
         elif index == len(self.items) + 1:
-            found = BoxedImage(self.material.ground(rng, self.side), np.zeros((0, 4), np.float32),
+            found = BoxedImage(self._empty(rng), np.zeros((0, 4), np.float32),
                                np.zeros(0, np.int64))
         else:
             item = self.items[index]
@@ -152,6 +153,16 @@ class DetectorTask:
         scene = self.material.scene(rng, self.side, composites)
         return BoxedImage(scene.image, scene.boxes, scene.labels)
 
+    def _empty(self, rng: np.random.Generator) -> Image:
+        """A part of an instrument-free image.
+
+        ``mined_share`` of them, where there are any, hold what the parent took for an instrument.
+        """
+        if self.alarms and rng.random() < self.fit.mined_share:
+            alarms = self.alarms.draw(rng)
+            return self._window(with_boxes(alarms.item, alarms.boxes[:1], 0), rng).image
+        return self.material.ground(rng, self.side)
+
     def _window(self, item: Item, rng: np.random.Generator) -> BoxedImage:
         """A random window of a boxed image that keeps at least one of its boxes."""
         image, scale = self.material.store.get(item.path)
@@ -179,7 +190,7 @@ class DetectorTask:
         """Boxed and instrument-free validation images; composed scenes where few are boxed."""
         material, rng = self.validation, np.random.default_rng(0)
         images = []
-        for item in (*material.boxed, *spread(material.negatives, len(material.boxed) + 20)):
+        for item in (*material.boxed, *own_first(material.negatives, len(material.boxed) + 20)):
             image, scale = material.store.get(item.path)
             resized = resize_longer(image, self.side)
             factor = scale * max(resized.shape[:2]) / max(image.shape[:2])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from musicon.datasets.records import Category, ImageRecord, Manifest
 from musicon.detect.checkpoints import load_model
-from musicon.detect.config import Config, parse
+from musicon.detect.config import CompositesConfig, Config, parse
 from musicon.detect.stages import train
 
 CLASSES = (Category(1, "harp"), Category(2, "lute"))
@@ -90,3 +90,15 @@ def test_a_harmless_stage_ships_what_it_learnt(photos: Path, tmp_path: Path) -> 
     before = load_model(first.folder).classifier.state_dict()
     assert any(not torch.equal(before[name], value)
                for name, value in child.classifier.state_dict().items() if name != "temperature")
+
+
+def test_a_detector_that_has_not_learnt_gets_no_threshold(
+        photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = settings(photos, tmp_path, "right")
+    stage = config.stages["mimo"].model_copy(update={"composites": CompositesConfig(),
+                                                     "backgrounds": (photos / "right",)})
+    with caplog.at_level(logging.INFO, logger="musicon"):
+        done, = train(config.model_copy(update={"stages": {"mimo": stage}}), ["mimo"], quiet=True)
+    assert "the detector has not learnt anything, so the threshold stays 0.4" in caplog.text
+    assert done.metrics["validation"] is None and done.metrics["threshold"] == 0.4
+    assert load_model(done.folder).rescorer is None

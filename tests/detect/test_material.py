@@ -20,8 +20,14 @@ from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.config import Config, parse
 from musicon.detect.crops import ClassifierTask, misses
 from musicon.detect.detectors.task import BoxedImage, DetectorTask, agnostic_ap50, mirror
-from musicon.detect.material import collect
-from musicon.detect.pseudo import pseudo_boxed, relevance
+from musicon.detect.material import Item, collect, own_first
+from musicon.detect.pseudo import (
+    FalseAlarms,
+    HardNegatives,
+    chances,
+    pseudo_boxed,
+    relevance,
+)
 from musicon.detect.training import StageContext
 
 CLASSES = (Category(1, "harp"), Category(2, "lute"))
@@ -341,19 +347,67 @@ def test_validation_images_keep_their_true_size(data: Path, tmp_path: Path) -> N
 
 
 def test_the_parents_false_alarms_are_kept_apart_and_cached(data: Path, tmp_path: Path) -> None:
-    from musicon.detect.pseudo import hard_negatives
-
     config = settings(data)
     oracle = _Oracle()
     ctx = context(config, tmp_path, LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path))
     material = collect(ctx, "train")
-    found = hard_negatives(material, ctx)
-    assert [path for path, _ in found] == [item.path for item in material.negatives]
+    found = HardNegatives(material, ctx)
+    assert [image.item.path for image in found.images] == [
+        item.path for item in material.negatives]
     # The third proposal is the second one again.
-    assert all(len(boxes) == 2 for _, boxes in found)
-    assert found[0][1][1] == pytest.approx([64, 48, 144, 108], abs=0.5)
-    assert (tmp_path / "hard_negatives.json").is_file()
-    assert hard_negatives(material, context(config, tmp_path)) == []
+    assert all(len(image.boxes) == len(image.scores) == 2 for image in found.images)
+    assert found.images[0].boxes[1] == pytest.approx([64, 48, 144, 108], abs=0.5)
+    again = HardNegatives(material, context(config, tmp_path))
+    assert not again  # no parent
+    kept = HardNegatives(material, replace(ctx, parent=LoadedModel(
+        None, None, config, CLASSES, {}, {}, tmp_path)))  # type: ignore[arg-type]
+    assert [image.scores for image in kept.images] == [image.scores for image in found.images]
+
+
+def test_own_and_strong_false_alarms_are_drawn_most() -> None:
+    def image(score: float, rehearsed: bool) -> FalseAlarms:
+        item = Item(Path("a.png"), (), np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
+                    rehearsed=rehearsed)
+        return FalseAlarms(item, np.array([[0, 0, 9, 9]], np.float32), [score])
+
+    own, others = [image(0.2, False), image(0.6, False)], [image(0.1, True)] * 4
+    assert chances([*own, *others], 0.2) == pytest.approx([0.2, 0.6, 0.05, 0.05, 0.05, 0.05])
+    assert chances(own, 0.2) == pytest.approx([0.25, 0.75])
+    assert chances(others, 0.0) == pytest.approx([0.25] * 4)
+
+
+def test_the_stages_own_images_come_first(data: Path, tmp_path: Path) -> None:
+    config = settings(data, manifest=str(data / "photos"), rehearsal=[],
+                      backgrounds=[str(data / "art")])
+    negatives = collect(context(config, tmp_path), "train").negatives
+    assert negatives and all(item.rehearsed for item in negatives)
+    own = [replace(item, rehearsed=False) for item in negatives[2:4]]
+    mixed = [*negatives[:2], *own, *negatives[4:]]
+    assert own_first(mixed, 99) == [*own, *negatives[:2], *negatives[4:]]
+    assert own_first(mixed, 1) == own[:1]
+    assert own_first(mixed, 3) == [*own, negatives[0]]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_detector_sees_what_the_parent_took_for_an_instrument(share: float,
+                                                                  tmp_path: Path) -> None:
+    work = np.full((240, 240, 3), 255, np.uint8)
+    work[:72, :72] = 0  # the strongest proposal of the parent
+    Image.fromarray(work).save(tmp_path / "1.png")
+    Manifest(tmp_path, CLASSES, (ImageRecord(1, "1.png", 240, 240, labels=(),
+                                             split="train"),)).write(tmp_path)
+    fit = {"steps": 1, "augmentation": "none", "mined_share": share}
+    config = settings(tmp_path, manifest=str(tmp_path), rehearsal=[], detector=fit)
+    oracle = _Oracle()
+    parent = LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path)
+    classifier = classifiers.build(config.classifier, 2)
+    task = DetectorTask(detectors.build(config.detector, 2, classifier),  # type: ignore[arg-type]
+                        context(config, tmp_path, parent))
+    rng = np.random.default_rng(0)
+    examples = [task.example(len(task) - 1, rng) for _ in range(30)]
+    assert not any(len(example.boxes) for example in examples)
+    dark = [(example.image < 128).mean() for example in examples]
+    assert (min(dark) > 0.04) == bool(share)
 
 
 @pytest.fixture
