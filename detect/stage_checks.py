@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.fabric import Fabric
 
-from musicon.datasets.files import locked
+from musicon.datasets.files import locked, sha256
 from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
 from musicon.detect import detectors
 from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics, restored, sweep
@@ -28,6 +28,8 @@ SHAPE = {"classifier": ("backbone",),
          "detector": ("engine", "config", "family", "fpn_channels", "anchor_sizes",
                       "aspect_ratios", "class_agnostic")}
 """Settings that a stage's weights are only of use with."""
+NOT_DECISIVE = ("checkpoint_every",)
+"""Settings of a fit that change nothing about its result."""
 
 
 class StageError(UserError):
@@ -137,6 +139,39 @@ def check_parent(config: Config, name: str, command: Callable[[str], str]) -> No
         raise StageError(f"stage {name} cannot start from {folder}: it was trained with other "
                          f"settings ({'; '.join(changed)}); train it again with "
                          f"'{command(parent)}', or restore the settings")
+
+
+def fingerprint(config: Config, name: str, processes: int,
+                parent_hash: str | None) -> dict[str, Any]:
+    """Everything that a stage's result depends on, as plain values.
+
+    Args:
+        config: All settings.
+        name: The stage.
+        processes: Of the run, on all machines.
+        parent_hash: Check sum of the parent's weights; None for a first stage.
+    """
+    settings = config.model_dump(mode="json")
+    stage = settings["stages"][name]
+    data = {key: sha256(manifest_file(path)) for key, path in data_of(config, name)}
+    fusion = {key: value for key, value in settings["fusion"].items()
+              if key not in ("slope", "shift", "threshold", "sure_share")}
+    apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal",
+             "bank", "adaptation"}
+    extra = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}
+    if stage["adaptation"]:
+        extra["adaptation"] = [{k: v for k, v in method.items() if k != "targets"}
+                               for method in stage["adaptation"]]
+    idle = NOT_DECISIVE if stage["parent"] else (*NOT_DECISIVE, "mined_share")
+    return {
+        "seed": settings["seed"], "precision": settings["precision"],
+        "processes": processes, "data": data, "parent": parent_hash,
+        "models": {"classifier": settings["classifier"], "detector": settings["detector"]},
+        "stage": {**{key: value for key, value in stage.items() if key not in apart}, **extra},
+        "fits": {part: {key: value for key, value in stage[part].items()
+                        if key not in idle} for part in ("classifier", "detector")},
+        "fusion": fusion,
+    }
 
 
 def finished(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:

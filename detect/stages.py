@@ -31,19 +31,8 @@ from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.anchors import fit_anchors
 from musicon.detect.detectors.task import DetectorTask, sample_boxes
 from musicon.detect.devices import make_fabric
-from musicon.detect.fusion_choice import (
-    calibrate,
-    candidates,
-    choose,
-    rescoring_helps,
-    search,
-    try_rules,
-)
 from musicon.detect.heads import carry_over, same_classes
 from musicon.detect.logs import RunFolder
-from musicon.detect.pipeline import ArtworkDetector
-from musicon.detect.rescoring import Rescorer
-from musicon.detect.rescoring_examples import learn_rescorer
 from musicon.detect.sampling import mix
 from musicon.detect.stage_checks import (
     StageError,
@@ -51,19 +40,16 @@ from musicon.detect.stage_checks import (
     check_data,
     check_parent,
     data_of,
+    fingerprint,
     finished,
     forget,
-    manifest_file,
 )
 from musicon.detect.storage import digest, state_hash
 from musicon.detect.training import FitResult, StageContext, Task, fit
 from musicon.detect.training import evaluate as validate
-from musicon.detect.validation import validation_manifest
+from musicon.detect.tuning import tune
 
 log = logging.getLogger(__name__)
-
-NOT_DECISIVE = ("checkpoint_every",)
-"""Settings of a fit that change nothing about its result."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +135,7 @@ class Stage:
         self.source = manifest.info.get("source")
         if self.parent is not None and self.parent.lineage.get("source") != self.source:
             self.source = None  # the model has learnt from more than one
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = fingerprint(config, name, fabric.world_size, self.parent_hash)
         cache = run.cache / digest({**self.fingerprint, "fits": None, "fusion": None})[:12]
         self.context = StageContext(name, config, self.categories, cache, fabric.device, quiet,
                                     self.parent)
@@ -273,7 +259,7 @@ class Stage:
         """Set the threshold on the validation split and write the model folder."""
         metrics: dict[str, Any] = {}
         if self.fabric.is_global_zero:
-            config, figures, rescorer = self.tune(classifier, detector)
+            config, figures, rescorer = tune(classifier, detector, self.config, self.context)
             metrics = {"stage": self.name,
                        "seconds": round(sum(f.seconds for f in fits.values()), 1),
                        "fits": {name: {"steps": f.steps, "best_step": f.best_step, **f.metrics}
@@ -285,73 +271,6 @@ class Stage:
                        lineage=self.lineage(), rescorer=rescorer)
         self.fabric.barrier()
         return self.fabric.broadcast(metrics)
-
-    def tune(self, classifier: Any,
-             detector: Any) -> tuple[Config, dict[str, Any], Rescorer | None]:
-        """The settings with the best rule and threshold on validation, figures there, rescorer.
-
-        Where the detector has not learnt yet, or no validation image is boxed and none can be
-        composed, the settings stay.
-        """
-        written = self.config.fusion.model_copy(update={"slope": 1.0, "shift": 0.0})
-        config = self.config.model_copy(update={"fusion": written})
-        if self.parent is None and not self.settings.detector.steps:
-            return self.untuned("the detector has not learnt anything")
-        validation = validation_manifest(self.context)
-        if not any(record.boxes for record in validation.images):
-            return self.untuned("no boxed validation image")
-        finder = ArtworkDetector(classifier, detector, config, self.categories,
-                                 self.fabric.device)
-        wanted = written.rescore and written.rule != "detector"
-        rescorer = finder.rescorer = learn_rescorer(finder, self.context) if wanted else None
-        opinions = search(finder, validation, quiet=self.quiet)
-        if rescorer is not None and not rescoring_helps(finder, opinions, validation):
-            self.say(f"stage {self.name}: no rescoring, which does not help on validation")
-            rescorer = finder.rescorer = None
-            opinions = {i: replace(said, rescored=None) for i, said in opinions.items()}
-        auto = written.rule == "auto"
-        tried = try_rules(finder, opinions, validation, candidates(written) if auto else [written])
-        best = choose(tried)
-        figures: dict[str, Any] = {}
-        if auto:
-            figures["fusion"] = [one.row() for one in tried]
-            self.say(f"stage {self.name}: {best.fusion.describe()}")
-        fusion, scores = calibrate(best.fusion, best.found, validation, self.categories)
-        self.say(f"stage {self.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
-                 f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
-        return (self.config.model_copy(update={"fusion": fusion}),
-                {"validation": scores.to_json(), **figures}, rescorer)
-
-    def untuned(self, reason: str) -> tuple[Config, dict[str, Any], None]:
-        """The settings as they are written, no figures, no rescorer."""
-        fusion = candidates(self.config.fusion)[0]
-        self.say(f"stage {self.name}: {reason}, so the threshold stays {fusion.threshold}")
-        return self.config.model_copy(update={"fusion": fusion}), {"validation": None}, None
-
-    def _fingerprint(self) -> dict[str, Any]:
-        """Everything that the result depends on, as plain values."""
-        config = self.config.model_dump(mode="json")
-        stage = config["stages"][self.name]
-        data = {key: sha256(manifest_file(path))
-                for key, path in data_of(self.config, self.name)}
-        fusion = {key: value for key, value in config["fusion"].items()
-                  if key not in ("slope", "shift", "threshold", "sure_share")}
-        apart = {"classifier", "detector", "manifest", "backgrounds", "cutouts", "rehearsal",
-                 "bank", "adaptation"}
-        extra = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}
-        if stage["adaptation"]:
-            extra["adaptation"] = [{k: v for k, v in method.items() if k != "targets"}
-                                   for method in stage["adaptation"]]
-        idle = NOT_DECISIVE if stage["parent"] else (*NOT_DECISIVE, "mined_share")
-        return {
-            "seed": config["seed"], "precision": config["precision"],
-            "processes": self.fabric.world_size, "data": data, "parent": self.parent_hash,
-            "models": {"classifier": config["classifier"], "detector": config["detector"]},
-            "stage": {**{key: value for key, value in stage.items() if key not in apart}, **extra},
-            "fits": {part: {key: value for key, value in stage[part].items()
-                            if key not in idle} for part in ("classifier", "detector")},
-            "fusion": fusion,
-        }
 
     def lineage(self) -> dict[str, Any]:
         """Where the model comes from."""

@@ -1,0 +1,74 @@
+"""The last part of a stage: rule of fusion, threshold and rescorer, set on validation pictures."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from musicon.detect.config import Config
+from musicon.detect.fusion_choice import (
+    calibrate,
+    candidates,
+    choose,
+    rescoring_helps,
+    search,
+    try_rules,
+)
+from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.rescoring import Rescorer
+from musicon.detect.rescoring_examples import learn_rescorer
+from musicon.detect.training import StageContext
+from musicon.detect.validation import validation_manifest
+
+log = logging.getLogger(__name__)
+
+
+def tune(classifier: Any, detector: Any, config: Config,
+         ctx: StageContext) -> tuple[Config, dict[str, Any], Rescorer | None]:
+    """The settings with the best rule and threshold on validation, figures there, rescorer.
+
+    Where the detector has not learnt yet, or no validation image is boxed and none can be
+    composed, the settings stay.
+
+    Args:
+        classifier: The stage's, trained.
+        detector: The stage's, trained.
+        config: The settings that they were built with.
+        ctx: The stage.
+    """
+    written = config.fusion.model_copy(update={"slope": 1.0, "shift": 0.0})
+    if ctx.parent is None and not ctx.stage.detector.steps:
+        return _untuned(config, ctx, "the detector has not learnt anything")
+    validation = validation_manifest(ctx)
+    if not any(record.boxes for record in validation.images):
+        return _untuned(config, ctx, "no boxed validation image")
+    finder = ArtworkDetector(classifier, detector, config.model_copy(update={"fusion": written}),
+                             ctx.categories, ctx.device)
+    wanted = written.rescore and written.rule != "detector"
+    rescorer = finder.rescorer = learn_rescorer(finder, ctx) if wanted else None
+    opinions = search(finder, validation, quiet=ctx.quiet)
+    if rescorer is not None and not rescoring_helps(finder, opinions, validation):
+        log.info(f"stage {ctx.name}: no rescoring, which does not help on validation")
+        rescorer = finder.rescorer = None
+        opinions = {i: replace(said, rescored=None) for i, said in opinions.items()}
+    auto = written.rule == "auto"
+    tried = try_rules(finder, opinions, validation, candidates(written) if auto else [written])
+    best = choose(tried)
+    figures: dict[str, Any] = {}
+    if auto:
+        figures["fusion"] = [one.row() for one in tried]
+        log.info(f"stage {ctx.name}: {best.fusion.describe()}")
+    fusion, scores = calibrate(best.fusion, best.found, validation, ctx.categories)
+    log.info(f"stage {ctx.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
+             f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
+    return (config.model_copy(update={"fusion": fusion}),
+            {"validation": scores.to_json(), **figures}, rescorer)
+
+
+def _untuned(config: Config, ctx: StageContext,
+             reason: str) -> tuple[Config, dict[str, Any], None]:
+    """The settings as they are written, no figures, no rescorer."""
+    fusion = candidates(config.fusion)[0]
+    log.info(f"stage {ctx.name}: {reason}, so the threshold stays {fusion.threshold}")
+    return config.model_copy(update={"fusion": fusion}), {"validation": None}, None
