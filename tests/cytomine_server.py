@@ -47,6 +47,7 @@ class Cytomine(ThreadingHTTPServer):
         self.properties: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.failures = 0
+        self.refused: dict[int, int] = {}  # picture -> status of the answer
         self.next_id = 9000
 
     @property
@@ -130,6 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.failures:
             self.server.failures -= 1
             self._say({"message": "busy", "errors": "busy"}, 503)
+            return
+        if number in self.server.refused:
+            self._say({"errors": "no right"}, self.server.refused[number])
             return
         row = self.server.images[number]
         image = pixels(row["width"], row["height"])

@@ -36,10 +36,16 @@ from musicon.datasets.sources.boxed import RawBox, RawImage
 TRIES = 4
 PATIENCE = 1.0
 """Seconds before the second try; each further one waits twice as long."""
+REFUSED = (401, 403)
+"""HTTP statuses of what the account may not have."""
 SAME_BOX = 0.8
 """IoU from which two users' boxes of one term are one instrument."""
 SEEN = 0.5
 """Share of a box that must lie in a window; less of it is a crowd: neither learnt nor scored."""
+
+
+class RefusedError(SourceError):
+    """The account may not have what was asked for; asking again changes nothing."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +87,8 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         raw = [made for image in shown for made in _pictures(
             image, outlines.get(image.id, _Outlines()), store, options, rejects)]
     if not raw:
-        raise SourceError(f"{options.project}: the project has no picture that can be used")
+        why = "; {}: {}".format(*rejects.rows[-1]) if rejects.rows else ""
+        raise SourceError(f"{options.project}: the project has no picture that can be used{why}")
     merged = sum(found.merged for found in outlines.values())
     notes = [f"{command.counted(merged, 'box', 'boxes')} drawn twice by different users counted "
              "once"] if merged else []
@@ -139,11 +146,21 @@ def connect(host: str) -> Any:
     if not client.current_user or getattr(client.current_user, "username", None) is None:
         raise SourceError(f"{url}: the server does not know these keys; set "
                           "CYTOMINE_PUBLIC_KEY and CYTOMINE_PRIVATE_KEY to those of your account")
+    client._session.hooks["response"].append(_check_right)
     return client
 
 
+def _check_right(answer: Any, *_: Any, **__: Any) -> None:
+    """Look at each answer of the server; the client itself says only that something failed."""
+    if answer.status_code in REFUSED:
+        answer.close()
+        words = f"HTTP {answer.status_code} {answer.reason or ''}".strip()
+        raise RefusedError(f"the server refuses this to your account ({words}); ask the project's "
+                           "manager for the right to it, then run the same command again")
+
+
 def attempt(what: Callable[[], Any], tries: int = TRIES) -> Any:
-    """The result of a request; asked for again, ever later, where it failed.
+    """The result of a request; asked for again, ever later, where it failed but was not refused.
 
     Args:
         what: Asks; False means that it failed, as the client has it.
@@ -151,6 +168,7 @@ def attempt(what: Callable[[], Any], tries: int = TRIES) -> Any:
 
     Raises:
         SourceError: It failed each time.
+        RefusedError: The account may not have it.
     """
     import requests
     from cytomine.models._utilities.dump import DumpError
@@ -272,15 +290,20 @@ def _pictures(image: Any, drawn: _Outlines, store: Path, options: argparse.Names
               rejects: Rejects) -> Iterator[RawImage]:
     """The whole picture, or its windows, with the boxes in their pixels."""
     width, height = int(image.width), int(image.height)
+    refused: RefusedError | None = None
     for part in _parts(width, height, options.window):
         path, whole = store / _file_name(image, part, options), part == (0, 0, width, height)
         try:
             if not path.exists():
+                if refused is not None:  # so will be the other windows
+                    raise refused
                 attempt(partial(_download, image, part, path, options))
             info = probe(path)
         except (SourceError, ImageError) as error:
+            refused = error if isinstance(error, RefusedError) else refused
             which = "" if whole else "window from {}, {} to {}, {}: ".format(*part)
-            rejects.add(_name(image), which + getattr(error, "reason", str(error)))
+            advice = ", or leave --original out" if refused and whole and options.original else ""
+            rejects.add(_name(image), which + getattr(error, "reason", str(error)) + advice)
             continue
         boxes, touched = _inside(drawn.boxes, part)
         wide, high = info.width, info.height

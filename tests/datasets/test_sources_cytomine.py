@@ -143,6 +143,29 @@ def test_windows_go_on_where_one_is_refused(fetch: Reader, server: Cytomine) -> 
     assert reason.startswith("window from 0, 0 to 250, 200: the server refused or failed 4 times")
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_the_account_may_not_have_is_asked_for_once(fetch: Reader, server: Cytomine,
+                                                         status: int) -> None:
+    server.refused = {100: status}
+    data, rejects = fetch("--window", "250", "--size", "50", "--unannotated", "negative")
+    assert {record.group for _, record in data.records} == {"cytomine 101"}
+    assert sum("imageinstance/100/window" in path for path in server.asked) == 1
+    assert [reason.partition(": ")[0] for _, reason in rejects.rows] == [
+        "window from 0, 0 to 250, 200", "window from 150, 0 to 400, 200"]  # none unlisted
+    for _, reason in rejects.rows:
+        assert f"refuses this to your account (HTTP {status}" in reason
+        assert "ask the project's manager for the right" in reason
+    (_, reason), = fetch("--original")[1].rows
+    assert reason.endswith("run the same command again, or leave --original out")
+
+
+def test_an_account_without_any_right_is_told_what_to_do(fetch: Reader, server: Cytomine) -> None:
+    server.refused = {100: 403, 101: 403}
+    with pytest.raises(SourceError, match="no picture that can be used; Painting 101.jpg: .* ask "
+                                          "the project's manager for the right"):
+        fetch()
+
+
 def test_no_key_is_ever_shown(fetch: Reader, server: Cytomine, monkeypatch: pytest.MonkeyPatch,
                               capfd: pytest.CaptureFixture[str],
                               caplog: pytest.LogCaptureFixture) -> None:
