@@ -121,3 +121,8 @@ def resize_longer(image: Image, side: int) -> Image:
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def shrink(image: Image, side: int) -> Image:
+    """An image (H, W, 3) with its longer side at most ``side`` pixels; a small one as it is."""
+    return image if max(image.shape[:2]) <= side else resize_longer(image, side)

@@ -1,20 +1,44 @@
-"""Which processes and devices a training run uses."""
+"""Where models run, and which processes and devices a training run uses."""
 
 from __future__ import annotations
 
 import logging
 import os
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy, Strategy
 
+from musicon.datasets.records import UserError
 from musicon.detect.config import ConfigError, RunSettings
-from musicon.detect.pipeline import pick_device
+
+if TYPE_CHECKING:  # inference picks a device, but has no use for Lightning, which is slow to import
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import Strategy
 
 PATIENCE = timedelta(hours=2)
 """How long the other processes wait while the first one validates and writes."""
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """``auto`` -> CUDA where there is one, else the CPU; other names as PyTorch has them.
+
+    Raises:
+        UserError: A device that does not exist here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device {device!r} is not known; write auto, cpu, cuda, cuda:1 or mps"
+                        ) from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {device!r} is not there: this machine has "
+                        f"{torch.cuda.device_count()} CUDA devices; write auto or cpu")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not there; write auto or cpu")
+    return chosen
 
 
 def make_fabric(config: RunSettings) -> Fabric:
@@ -25,6 +49,9 @@ def make_fabric(config: RunSettings) -> Fabric:
     Raises:
         ConfigError: A precision or device that is not there.
     """
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import DDPStrategy
+
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     device = pick_device(config.device)
     local, world = _processes()

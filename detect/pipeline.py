@@ -15,17 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from musicon.datasets.boxes import BoxArray, as_boxes
-from musicon.datasets.loading import crop_square
+from musicon.datasets.loading import crop_square, shrink
 from musicon.datasets.records import Category, UserError
 from musicon.detect.config import Config, FusionConfig
 from musicon.detect.detections import Detections, rescale
+from musicon.detect.devices import pick_device
 from musicon.detect.fusion import (
     PRUNE_SLACK,
     Fused,
@@ -366,37 +366,6 @@ class ArtworkDetector:
         if self.device.type == "cuda":
             module = module.to(memory_format=torch.channels_last)
         return module
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """``auto`` -> CUDA where there is one, else the CPU; other names as PyTorch has them.
-
-    Raises:
-        UserError: A device that does not exist here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"device {device!r} is not known; write auto, cpu, cuda, cuda:1 or mps"
-                        ) from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {device!r} is not there: this machine has "
-                        f"{torch.cuda.device_count()} CUDA devices; write auto or cpu")
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps' is not there; write auto or cpu")
-    return chosen
-
-
-def shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The image with its longer side at most ``side`` pixels; a small one stays as it is."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _select(proposals: Proposals, keep: Tensor) -> Proposals:

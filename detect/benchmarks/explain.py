@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure; print tables, write ``explain.json``, ``explain.md`` and ``explain.png``."""
     from musicon.detect.checkpoints import find_newest, load_model
-    from musicon.detect.pipeline import pick_device
+    from musicon.detect.devices import pick_device
 
     if not (options.artworks or options.photos):
         raise UserError("nothing to measure on; give --artworks, --photos or both")

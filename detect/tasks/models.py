@@ -25,7 +25,7 @@ from musicon.detect.checkpoints import (
     read_weights,
     task_models,
 )
-from musicon.detect.pipeline import pick_device
+from musicon.detect.devices import pick_device
 from musicon.detect.tasks import UNCERTAIN, Said, TaskError, TaskKind, load
 from musicon.detect.tasks.networks import Image, WorkClassifier, to_tensor, views
 from musicon.detect.tasks.scores import top

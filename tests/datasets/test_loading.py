@@ -12,7 +12,14 @@ from PIL import Image
 
 from musicon.datasets import loading
 from musicon.datasets.images import ImageError
-from musicon.datasets.loading import ENTRY_BYTES, ImageStore, Recent, crop_square, resize_longer
+from musicon.datasets.loading import (
+    ENTRY_BYTES,
+    ImageStore,
+    Recent,
+    crop_square,
+    resize_longer,
+    shrink,
+)
 
 
 def test_store_reduces_holds_and_forgets(tmp_path: Path) -> None:
@@ -81,3 +88,10 @@ def test_crop_square_repeats_the_edge_outside() -> None:
 def test_resize_longer() -> None:
     assert resize_longer(np.zeros((100, 50, 3), np.uint8), 40).shape == (40, 20, 3)
     assert resize_longer(np.zeros((5, 1000, 3), np.uint8), 100).shape == (1, 100, 3)
+
+
+def test_shrink() -> None:
+    image = np.zeros((10, 3200, 3), np.uint8)
+    assert shrink(image, 1600).shape == (5, 1600, 3)
+    assert shrink(image[:, :1000], 1600).shape == (10, 1000, 3)
+    assert shrink(np.zeros((1, 9000, 3), np.uint8), 100).shape == (1, 100, 3)

@@ -23,7 +23,7 @@ from musicon.datasets.loading import crop_square
 from musicon.datasets.records import UserError
 from musicon.detect.checkpoints import ModelFolderError, load_model
 from musicon.detect.detections import Detections, rescale
-from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector, ModelOutputError, shrink
+from musicon.detect.pipeline import ArtworkDetector, ModelOutputError
 
 
 @pytest.fixture(scope="module")
@@ -178,11 +178,7 @@ def test_broken_weights_are_named(model: Path) -> None:
         detector.predict([picture(60, 50, red=(5, 5, 30, 30))])
 
 
-def test_shrink_and_rescale() -> None:
-    image = np.zeros((10, WORKING_SIDE * 2, 3), np.uint8)
-    assert shrink(image, WORKING_SIDE).shape == (5, WORKING_SIDE, 3)
-    assert shrink(image[:, :1000], WORKING_SIDE).shape == (10, 1000, 3)
-    assert shrink(np.zeros((1, 9000, 3), np.uint8), 100).shape == (1, 100, 3)
+def test_rescale() -> None:
     one = np.ones(1, np.float32)
     found = Detections(np.array([[1, 2, 3, 4]], np.float32), one, np.ones(1, np.int64), one, one,
                        (10, 20))
