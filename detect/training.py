@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from musicon.detect.config import Config, FitConfig, StageConfig
 from musicon.detect.logs import RunFolder, TrainingLog, write_grid
 from musicon.detect.resume import FitResult, Keeper, Progress
 from musicon.detect.sampling import loader, mix
+from musicon.detect.stopping import TrainingInterrupted, agreed, interruption
 
 PREVIEWS = 16
 NAMED_IMAGES = 6
@@ -39,10 +38,6 @@ NAMED_IMAGES = 6
 
 class TrainingError(UserError):
     """Training cannot go on; the message says at which step, with which images, and what to do."""
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C (or SIGTERM) ended the run after its state was saved."""
 
 
 class Task(Protocol):
@@ -360,36 +355,6 @@ def check_gradient(norm: Tensor | None, cfg: FitConfig, fabric: Fabric, task: Ta
     scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
     if norm is not None and not scaled and not torch.isfinite(norm):
         raise blame(task, items, step, f"the gradient is not finite ({float(norm):g})")
-
-
-def agreed(stop: threading.Event, fabric: Fabric) -> bool:
-    """True when any process of the run was asked to stop."""
-    if fabric.world_size == 1:
-        return stop.is_set()
-    asked = torch.tensor(float(stop.is_set()), device=fabric.device)
-    total: Any = fabric.all_reduce(asked, reduce_op="sum")
-    return bool(total > 0)
-
-
-@contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """An event set by Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
-    stop = threading.Event()
-
-    def ask(signum: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -27,12 +27,12 @@ from musicon.detect import logs
 from musicon.detect.config import FitConfig
 from musicon.detect.logs import RunFolder
 from musicon.detect.sampling import Positions, mix
+from musicon.detect.stopping import interruption
 from musicon.detect.storage import CheckpointError
 from musicon.detect.training import (
     PREVIEWS,
     Average,
     TrainingError,
-    interruption,
     parameter_groups,
     rate_at,
 )
