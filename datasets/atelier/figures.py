@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from musicon.datasets.atelier.canvas import Material, Pen, arc, both_sides, polygon, spline
-from musicon.datasets.atelier.materials import cloth, flesh, ivory, metal, wood
+from musicon.datasets.atelier.canvas import Material, Pen, both_sides, polygon, spline
+from musicon.datasets.atelier.heads import draw_hair_behind, draw_head
+from musicon.datasets.atelier.materials import cloth, flesh, metal, wood
 
 MOUTH = (0.0, -0.135)
 """Where the mouth is."""
@@ -39,7 +40,7 @@ class Person:
         sleeve: Arms.
         hair: Hair.
         robe: Long robe rather than doublet and hose.
-        hat: Index of the headgear; 0 is none.
+        hat: Index of the headgear; 0 and 1 are none.
         look: Where the face is turned, -1 (left) to 1 (right).
         holy: Has a halo.
     """
@@ -76,13 +77,13 @@ def person(rng: np.random.Generator, stance: str, holy: bool = False) -> Person:
 
 def draw_body(pen: Pen, who: Person) -> None:
     """Everything but the arms."""
-    _hair_behind(pen, who)
+    draw_hair_behind(pen, who)
     if who.stance == "standing":
         _standing(pen, who)
     else:
         _seated(pen, who)
     _torso(pen, who)
-    _head(pen, who)
+    draw_head(pen, who)
 
 
 def _standing(pen: Pen, who: Person) -> None:
@@ -216,159 +217,6 @@ def _folds(pen: Pen, dress: Material, top: float, bottom: float, spread: float, 
         width = np.linspace(0.008, 0.04, len(path))
         pen.tube(path, width, dress.darker(0.55), bevel=0, alpha=0.6)
         pen.tube(path + (0.024, 0), width * 0.7, dress.darker(1.35), bevel=0, alpha=0.45)
-
-
-def _hair_behind(pen: Pen, who: Person) -> None:
-    length = float(pen.rng.choice([-0.16, -0.12, -0.02, 0.1])) + float(pen.rng.normal(0, 0.015))
-    pen.fill(
-        spline(
-            [
-                (-0.1, -0.2),
-                (-0.06, -0.34),
-                (0.06, -0.34),
-                (0.1, -0.2),
-                (0.12, length),
-                (0.0, length + 0.02),
-                (-0.12, length),
-            ],
-            True,
-        ),
-        who.hair,
-        bevel=0.05,
-    )
-    if who.holy:
-        pen.disc((0.0, -0.2), 0.2, metal(pen.rng, "gold"), bevel=0.01)
-        pen.line(arc((0, -0.2), 0.185), 0.006, (0.5, 0.33, 0.1), closed=True)
-
-
-def _head(pen: Pen, who: Person) -> None:
-    turn = who.look * 0.03
-    face = spline(
-        [
-            (0.0, -0.32),
-            (0.07, -0.29),
-            (0.087, -0.21),
-            (0.075, -0.13),
-            (0.035, -0.075),
-            (0.0, -0.066),
-            (-0.035, -0.075),
-            (-0.075, -0.13),
-            (-0.087, -0.21),
-            (-0.07, -0.29),
-        ],
-        True,
-    )
-    pen.fill(face, who.skin, bevel=0.07)
-    _features(pen, who, turn)
-    if pen.rng.uniform() < 0.22 and not who.holy:
-        beard = [
-            (-0.076, -0.16),
-            (-0.035, -0.108),
-            (0.035, -0.108),
-            (0.076, -0.16),
-            (0.052, -0.06),
-            (0, -0.03),
-            (-0.052, -0.06),
-        ]
-        pen.fill(spline(beard, True), who.hair, bevel=0.03)
-    _headgear(pen, who)
-
-
-def _features(pen: Pen, who: Person, turn: float) -> None:
-    """Brows, eyes, nose, mouth; a face turned aside shifts them."""
-    dark, shade = who.skin.darker(0.4).colour, who.skin.darker(0.66).colour
-    for side in (-1, 1):
-        x = turn + side * 0.033
-        brow = [(x - 0.019, -0.223), (x, -0.231), (x + 0.019, -0.225)]
-        pen.line(spline(brow), 0.007, who.hair.darker(0.8).colour, 0.7)
-        pen.disc((x, -0.204), (0.014, 0.0065), Material((0.92, 0.89, 0.84), edge=0.2, gloss=0))
-        pen.disc((x + who.look * 0.004, -0.204), 0.0062, Material((0.13, 0.09, 0.07), edge=0))
-        pen.line(spline([(x - 0.016, -0.205), (x, -0.2115), (x + 0.016, -0.205)]), 0.005, dark, 0.9)
-    nose = [(turn * 1.2 + 0.004, -0.205), (turn * 1.7 + 0.013, -0.165), (turn * 1.4, -0.158)]
-    pen.line(spline(nose), 0.006, shade, 0.8)
-    pen.line(
-        spline([(turn - 0.022, -0.124), (turn, -0.12), (turn + 0.022, -0.124)]),
-        0.009,
-        (0.62, 0.27, 0.22),
-        0.85,
-    )
-    pen.line([(turn - 0.01, -0.108), (turn + 0.01, -0.108)], 0.006, shade, 0.5)
-
-
-def _headgear(pen: Pen, who: Person) -> None:
-    rng = pen.rng
-    fringe = spline(
-        [
-            (-0.095, -0.19),
-            (-0.09, -0.29),
-            (0.0, -0.36),
-            (0.09, -0.29),
-            (0.095, -0.19),
-            (0.07, -0.27),
-            (0.0, -0.3),
-            (-0.07, -0.27),
-        ],
-        True,
-    )
-    pen.fill(fringe, who.hair, bevel=0.03)
-    felt = cloth(rng)
-    if who.holy or who.hat < 2:
-        return
-    if who.hat == 2:
-        pen.fill(
-            spline(
-                [
-                    (-0.13, -0.28),
-                    (-0.12, -0.37),
-                    (0.02, -0.42),
-                    (0.15, -0.36),
-                    (0.13, -0.27),
-                    (0, -0.29),
-                ],
-                True,
-            ),
-            felt,
-            bevel=0.05,
-        )
-        pen.tube(spline([(0.08, -0.34), (0.16, -0.46), (0.25, -0.44)]), 0.03, ivory(rng), alpha=0.9)
-    elif who.hat == 3:
-        pen.disc((0, -0.285), (0.21, 0.045), felt.darker(0.8), bevel=0.03)
-        pen.fill(
-            both_sides(spline([(0.0, -0.42), (0.08, -0.41), (0.1, -0.29), (0.0, -0.275)])),
-            felt,
-            bevel=0.04,
-        )
-    elif who.hat == 4:
-        for a in np.linspace(185, 355, 9):
-            x, y = 0.095 * math.cos(math.radians(a)), -0.25 + 0.1 * math.sin(math.radians(a))
-            pen.disc((x, y), (0.025, 0.018), cloth(rng, (0.3, 0.95, 0.1)), bevel=0.015)
-    elif who.hat == 5:
-        pen.fill(
-            spline(
-                [
-                    (-0.12, -0.2),
-                    (-0.13, -0.33),
-                    (0, -0.41),
-                    (0.13, -0.33),
-                    (0.12, -0.2),
-                    (0.08, -0.28),
-                    (0, -0.305),
-                    (-0.08, -0.28),
-                ],
-                True,
-            ),
-            Material((0.9, 0.87, 0.8)),
-            bevel=0.05,
-        )
-    else:
-        for i in range(3):
-            pen.tube(
-                spline(
-                    [(-0.12, -0.26 - 0.035 * i), (0, -0.32 - 0.035 * i), (0.12, -0.27 - 0.035 * i)]
-                ),
-                0.06,
-                felt.darker(1 - 0.1 * i),
-            )
 
 
 def draw_arms(pen: Pen, who: Person, hands: ArrayLike) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicon.datasets.atelier import harps, percussion_keys, strings, winds
+from musicon.datasets.atelier import harps, lutes, percussion_keys, strings, winds
 from musicon.datasets.atelier.canvas import LIGHT, Layer, Pen, pose
 from musicon.datasets.atelier.strings import Anchors
 
@@ -40,7 +40,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("flute", winds.draw_flute, (0.5, 0.04), (-75, 75), False, 0.7),
     Kind("guitar", strings.draw_guitar, (0.22, 0.51), (-40, 40), False, 0.95),
     Kind("harp", harps.draw_harp, (0.36, 0.51), (-6, 6), True, 1.25),
-    Kind("lute", strings.draw_lute, (0.3, 0.52), (-55, 55), False, 0.85),
+    Kind("lute", lutes.draw_lute, (0.3, 0.52), (-55, 55), False, 0.85),
     Kind("organ", percussion_keys.draw_organ, (0.42, 0.5), (-2, 2), True, 1.6),
     Kind("piano", percussion_keys.draw_piano, (0.53, 0.46), (-2, 2), True, 1.45),
     Kind("trumpet", winds.draw_trumpet, (0.52, 0.16), (-50, 50), False, 0.75),
