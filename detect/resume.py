@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric import Fabric
 from torch import nn
 
-from musicon.detect.checkpoints import FORMAT, sweep
+from musicon.detect.checkpoints import sweep
 from musicon.detect.config import differences
 from musicon.detect.logs import RunFolder
 from musicon.detect.storage import (
@@ -153,7 +153,7 @@ class Keeper:
         return self.folder / f"{self.name}-best-{step:07d}.safetensors"
 
     def _write(self, progress: Progress, **tensors: Any) -> None:
-        write_checkpoint(self.file, {"format": FORMAT, "fingerprint": self.fingerprint,
+        write_checkpoint(self.file, {"fingerprint": self.fingerprint,
                                      "progress": asdict(progress), **tensors})
         for left in self.folder.glob(f"{self.name}-best-*.safetensors"):
             if left != self._best(progress.best_step):

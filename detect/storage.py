@@ -61,7 +61,7 @@ def write_checkpoint(file: Path, state: Mapping[str, Any]) -> None:
     """Write a training state, atomically and flushed to the disk."""
     try:
         with writing(file) as stream:
-            torch.save(dict(state), stream)
+            torch.save({"format": FORMAT, **state}, stream)
     except RuntimeError as error:
         if not isinstance(error.__context__, OSError):
             raise

@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.fabric import Fabric
 
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Category
 from musicon.detect import classifier as classifiers
-from musicon.detect import detectors
+from musicon.detect import detectors, storage
 from musicon.detect.checkpoints import (
     FORMAT,
     MODEL_FILES,
@@ -34,6 +35,8 @@ from musicon.detect.checkpoints import (
     sweep,
 )
 from musicon.detect.config import Config, load
+from musicon.detect.logs import RunFolder
+from musicon.detect.resume import Keeper, Progress
 from musicon.detect.storage import (
     CheckpointError,
     digest,
@@ -286,9 +289,9 @@ def test_tensors_round_trip(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "x.ckpt"
-    write_checkpoint(file, {"format": FORMAT, "step": 1})
+    write_checkpoint(file, {"step": 1})
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
-        write_checkpoint(file, {"format": FORMAT, "step": 2, "bad": lambda: 0})
+        write_checkpoint(file, {"step": 2, "bad": lambda: 0})
     assert read_checkpoint(file)["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
 
@@ -320,14 +323,23 @@ class Harmful:
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
-    torch.save({"format": FORMAT, "x": Harmful(tmp_path / "made")}, tmp_path / "x.ckpt")
+    torch.save({"format": storage.FORMAT, "x": Harmful(tmp_path / "made")}, tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match="damaged"):
         read_checkpoint(tmp_path / "x.ckpt")
     assert not (tmp_path / "made").exists()
 
 
+def test_checkpoints_have_a_version_of_their_own(tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "FORMAT", FORMAT + 1)  # not that of model folders
+    keeper = Keeper("toy", RunFolder(tmp_path), Fabric(accelerator="cpu", devices=1), {})
+    keeper.progress()
+    keeper.finish(Progress(step=7))
+    assert keeper.progress().step == 7
+
+
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
-    torch.save({"format": FORMAT + 1}, tmp_path / "x.ckpt")
+    torch.save({"format": storage.FORMAT + 1}, tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match="another version"):
         read_checkpoint(tmp_path / "x.ckpt")
 
