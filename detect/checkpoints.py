@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import tempfile
@@ -22,17 +21,23 @@ from musicon.datasets.files import sha256
 from musicon.datasets.records import Category, Manifest, UserError, write_atomic
 from musicon.detect.backbones import last_linear
 from musicon.detect.config import Config, ConfigError, S, Settings, dump, load_as
+from musicon.detect.model_files import (
+    CATEGORIES,
+    CONFIG,
+    LINEAGE,
+    METRICS,
+    MODEL_FILES,
+    RESCORER,
+    WEIGHTS,
+    aside_of,
+    restored,
+    swap,
+)
 from musicon.detect.rescoring import Rescorer
 from musicon.detect.storage import write_tensors
 
 FORMAT = 1
 """Of model folders, in ``lineage.json``; raised whenever an older reader would misread one."""
-WEIGHTS, CONFIG, CATEGORIES = "weights.safetensors", "config.yaml", "categories.json"
-METRICS, LINEAGE = "metrics.json", "lineage.json"
-MODEL_FILES = (WEIGHTS, CONFIG, CATEGORIES, METRICS, LINEAGE)
-RESCORER = "rescorer.safetensors"
-"""Beside them where the model has one. No later stage starts from it, so it is not part of the
-weights that tell whether a later stage is up to date."""
 PACKAGES = ("musicon", "torch", "torchvision", "timm", "numpy", "opencv-python-headless",
             "albumentations")
 
@@ -99,7 +104,7 @@ def write_model(folder: Path, *, state: Mapping[str, Tensor], config: Settings,
             sums["rescorer_sha256"] = sha256(new / RESCORER)
         _write_json(new / LINEAGE, {"format": FORMAT, **lineage, **sums})
         new.chmod(0o755)
-        _swap(new, folder)
+        swap(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -239,7 +244,7 @@ def is_task(folder: str | Path) -> bool:
 
 def _models(root: Path, above: str) -> list[Path]:
     """Model folders below ``root``; ``above`` is the pattern of the folders that they lie in."""
-    places = {file.parent.parent / "model" for name in ("model", _aside(Path("model")).name)
+    places = {file.parent.parent / "model" for name in ("model", aside_of(Path("model")).name)
               for file in root.glob(f"{above}/{name}/{WEIGHTS}")}
     return [folder for place in sorted(places)
             if ((folder := restored(place)) / LINEAGE).is_file()]
@@ -285,68 +290,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed run left half-written, and put back what it was about to replace."""
-    for aside in folder.glob(".*.old"):
-        if restored(folder / aside.name[1:-len(".old")]) != aside:
-            shutil.rmtree(aside, ignore_errors=True)
-    for left in folder.glob(".*.part"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def restored(folder: Path) -> Path:
-    """Where a model folder is: in place, or put aside where a kill cut its replacement short.
-
-    What was put aside comes back into place; where that is not allowed, it is read as it lies.
-    """
-    aside = _aside(folder)
-    if not folder.exists() and (aside / WEIGHTS).is_file():
-        try:
-            os.rename(aside, folder)
-        except OSError:  # a read-only disk, or its own training has just put the new one in
-            return folder if folder.exists() else aside
-    return folder
-
-
-def _aside(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.old"
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Put a finished folder in place; the one that was there goes once the new one is in.
-
-    No system call exchanges two folders everywhere, so there is a moment without either; a run
-    killed just then leaves the old one for ``restored``.
-    """
-    _sync(new)
-    aside = _aside(restored(folder))
-    shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, aside)
-    try:
-        os.rename(new, folder)
-    except OSError:
-        if not folder.exists():
-            restored(folder)
-            raise
-        # A reader came in that moment and put the old one back: away with it again.
-        os.rename(folder, aside)
-        os.rename(new, folder)
-    _sync(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_json(file: Path, value: Any) -> None:

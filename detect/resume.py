@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric import Fabric
 from torch import nn
 
-from musicon.detect.checkpoints import sweep
 from musicon.detect.config import differences
 from musicon.detect.logs import RunFolder
+from musicon.detect.model_files import sweep
 from musicon.detect.storage import (
     CheckpointError,
     read_checkpoint,

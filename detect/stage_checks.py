@@ -15,9 +15,10 @@ from lightning.fabric import Fabric
 from musicon.datasets.files import locked, sha256
 from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
 from musicon.detect import detectors
-from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics, restored, sweep
+from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics
 from musicon.detect.config import Config, differences
 from musicon.detect.logs import RunFolder
+from musicon.detect.model_files import restored, sweep
 
 log = logging.getLogger(__name__)
 

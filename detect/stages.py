@@ -25,7 +25,7 @@ from musicon.datasets.records import Category, Manifest
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
 from musicon.detect.adaptation import adapt
-from musicon.detect.checkpoints import WEIGHTS, LoadedModel, load_model, save_model, versions
+from musicon.detect.checkpoints import LoadedModel, load_model, save_model, versions
 from musicon.detect.config import Config, DetectorConfig, FitConfig
 from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.anchors import fit_anchors
@@ -33,6 +33,7 @@ from musicon.detect.detectors.task import DetectorTask, sample_boxes
 from musicon.detect.devices import make_fabric
 from musicon.detect.heads import carry_over, same_classes
 from musicon.detect.logs import RunFolder
+from musicon.detect.model_files import WEIGHTS
 from musicon.detect.sampling import mix
 from musicon.detect.stage_checks import (
     StageError,

@@ -27,7 +27,6 @@ from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
-from musicon.detect.checkpoints import CONFIG, LINEAGE
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
     BAR_NAMES,
@@ -38,6 +37,7 @@ from musicon.detect.evaluation_run import (
     select_split,
 )
 from musicon.detect.matching import PooledBoxes, average_precision, pool
+from musicon.detect.model_files import CONFIG, LINEAGE
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import NamedCrops, run_model
 from musicon.detect.stage_checks import manifest_file

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from musicon.datasets.files import sha256
 from musicon.detect.checkpoints import (
-    WEIGHTS,
     ModelFolderError,
     model_folder,
     put_weights,
@@ -26,6 +25,7 @@ from musicon.detect.checkpoints import (
     task_models,
 )
 from musicon.detect.devices import pick_device
+from musicon.detect.model_files import WEIGHTS
 from musicon.detect.tasks import UNCERTAIN, Said, TaskError, TaskKind, load
 from musicon.detect.tasks.networks import Image, WorkClassifier, to_tensor, views
 from musicon.detect.tasks.scores import top

@@ -26,16 +26,15 @@ from musicon.detect import classifier as classifiers
 from musicon.detect import detectors, storage
 from musicon.detect.checkpoints import (
     FORMAT,
-    MODEL_FILES,
     ModelFolderError,
     find_newest,
     load_model,
     model_folder,
     save_model,
-    sweep,
 )
 from musicon.detect.config import Config, load
 from musicon.detect.logs import RunFolder
+from musicon.detect.model_files import MODEL_FILES, sweep
 from musicon.detect.resume import Keeper, Progress
 from musicon.detect.storage import (
     CheckpointError,

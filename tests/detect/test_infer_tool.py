@@ -16,7 +16,7 @@ from PIL import Image
 
 from musicon.datasets import command
 from musicon.datasets.records import Manifest
-from musicon.detect.checkpoints import LINEAGE, WEIGHTS
+from musicon.detect.model_files import LINEAGE, WEIGHTS
 from musicon.detect.summary import hint
 
 TOOLS = Path(__file__).resolve().parent.parent.parent / "tools"

@@ -18,15 +18,10 @@ from torch import Tensor, nn
 
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest
 from musicon.detect import rescoring_examples as examples
-from musicon.detect.checkpoints import (
-    LINEAGE,
-    RESCORER,
-    ModelFolderError,
-    load_model,
-    save_model,
-)
+from musicon.detect.checkpoints import ModelFolderError, load_model, save_model
 from musicon.detect.config import Config
 from musicon.detect.material import Item
+from musicon.detect.model_files import LINEAGE, RESCORER
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.rescoring import LEAST, STRENGTH, Rescorer, fit_rescorer
 from musicon.detect.rescoring_examples import MOST_BOXES, rescoring_examples
