@@ -38,7 +38,7 @@ def tune(classifier: Any, detector: Any, config: Config,
         ctx: The stage.
     """
     written = config.fusion.model_copy(update={"slope": 1.0, "shift": 0.0})
-    if ctx.parent is None and not ctx.stage.detector.steps:
+    if not _has_learnt(ctx):
         return _untuned(config, ctx, "the detector has not learnt anything")
     validation = validation_manifest(ctx)
     if not any(record.boxes for record in validation.images):
@@ -64,6 +64,17 @@ def tune(classifier: Any, detector: Any, config: Config,
              f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
     return (config.model_copy(update={"fusion": fusion}),
             {"validation": scores.to_json(), **figures}, rescorer)
+
+
+def _has_learnt(ctx: StageContext) -> bool:
+    """Whether the detector learns in this stage or in one of those that it goes back to."""
+    name: str | None = ctx.name
+    while name is not None:
+        stage = ctx.config.stages[name]
+        if stage.detector.steps:
+            return True
+        name = stage.parent
+    return False
 
 
 def _untuned(config: Config, ctx: StageContext,

@@ -95,10 +95,13 @@ def test_a_harmless_stage_ships_what_it_learnt(photos: Path, tmp_path: Path) -> 
 def test_a_detector_that_has_not_learnt_gets_no_threshold(
         photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = settings(photos, tmp_path, "right")
-    stage = config.stages["mimo"].model_copy(update={"composites": CompositesConfig(),
-                                                     "backgrounds": (photos / "right",)})
+    boxable = {"composites": CompositesConfig(), "backgrounds": (photos / "right",)}
+    stages = {name: stage.model_copy(update=boxable) for name, stage in config.stages.items()}
+    names = ["mimo", "google"]  # a child's detector knows no more than its parent's
     with caplog.at_level(logging.INFO, logger="musicon"):
-        done, = train(config.model_copy(update={"stages": {"mimo": stage}}), ["mimo"], quiet=True)
-    assert "the detector has not learnt anything, so the threshold stays 0.4" in caplog.text
-    assert done.metrics["validation"] is None and done.metrics["threshold"] == 0.4
-    assert load_model(done.folder).rescorer is None
+        results = train(config.model_copy(update={"stages": stages}), names, quiet=True)
+    for name, done in zip(names, results, strict=True):
+        assert (f"stage {name}: the detector has not learnt anything, so the threshold stays 0.4"
+                in caplog.text)
+        assert done.metrics["validation"] is None and done.metrics["threshold"] == 0.4
+        assert load_model(done.folder).rescorer is None
