@@ -6,81 +6,24 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stage_data import CLASSES, context, make_data, painting, settings
 
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, UserError
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
-from musicon.detect.checkpoints import LoadedModel
-from musicon.detect.config import Config, parse
 from musicon.detect.crops import ClassifierTask, misses
 from musicon.detect.detectors.task import BoxedImage, DetectorTask, agnostic_ap50, mirror
-from musicon.detect.material import Item, collect, own_first
-from musicon.detect.pseudo import (
-    FalseAlarms,
-    HardNegatives,
-    chances,
-    pseudo_boxed,
-    relevance,
-)
-from musicon.detect.training import StageContext
-
-CLASSES = (Category(1, "harp"), Category(2, "lute"))
-
-
-def photo(colour: tuple[int, int, int]) -> np.ndarray:
-    image = np.full((90, 120, 3), 235, np.uint8)
-    cv2.ellipse(image, (60, 45), (35, 20), 20, 0, 360, colour, -1)
-    return image
-
-
-def painting(seed: int) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3)).astype(np.uint8)
-    return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC)
+from musicon.detect.material import collect, own_first
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of two classes; paintings: boxed, named only, empty and unlabelled."""
-    root = tmp_path_factory.mktemp("material")
-    for folder in ("photos", "art"):
-        (root / folder).mkdir()
-    photos = []
-    for i in range(1, 9):
-        Image.fromarray(photo((150, 60, 20) if i % 2 else (20, 60, 150))).save(
-            root / "photos" / f"{i}.png")
-        photos.append(ImageRecord(i, f"{i}.png", 120, 90, labels=(1 + (i + 1) % 2,),
-                                  split="train" if i <= 6 else "val", domain="mimo"))
-    Manifest(root / "photos", CLASSES, tuple(photos)).write(root / "photos")
-    art = []
-    for i in range(1, 11):
-        Image.fromarray(painting(i)).save(root / "art" / f"{i}.png")
-        known = {1: {"boxes": (Box((20, 30, 90, 100), 1),)}, 2: {"labels": (2,)},
-                 3: {"labels": None}}.get(i, {})
-        art.append(ImageRecord(i, f"{i}.png", 160, 120, split="val" if i > 8 else "train",
-                               domain="cytomine", **known))  # type: ignore[arg-type]
-    Manifest(root / "art", CLASSES, tuple(art)).write(root / "art")
-    return root
-
-
-def settings(root: Path, **stage: object) -> Config:
-    fit = {"steps": 2, "batch_size": 4, "augmentation": "light"}
-    return parse({
-        "classifier": {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 48},
-        "detector": {"image_size": 128, "fpn_channels": 32, "class_agnostic": True,
-                     "anchor_sizes": [16, 32, 64, 100]},
-        "stages": {"cytomine": {"manifest": str(root / "art"),
-                                "rehearsal": [str(root / "photos")], "composites": {},
-                                "classifier": fit, "detector": fit, **stage}}})
-
-
-def context(config: Config, cache: Path, parent: LoadedModel | None = None) -> StageContext:
-    return StageContext("cytomine", config, CLASSES, cache, torch.device("cpu"), True, parent)
+    return make_data(tmp_path_factory.mktemp("material"))
 
 
 def test_images_are_sorted_by_what_is_known(data: Path, tmp_path: Path,
@@ -234,43 +177,6 @@ def test_agnostic_ap50_by_hand() -> None:
     assert agnostic_ap50([truth], [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0)}]) == 0
 
 
-class _Oracle(torch.nn.Module):
-    """Stands for a parent: proposes three boxes, and knows a harp at the second one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def detect(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        height, width = images[0].shape[-2:]
-        shares = torch.tensor([[0.0, 0.0, 0.3, 0.3], [0.4, 0.4, 0.9, 0.9], [0.42, 0.4, 0.9, 0.88]])
-        return [{"boxes": shares * torch.tensor([width, height, width, height]),
-                 "scores": torch.tensor([0.9, 0.8, 0.7]), "labels": torch.ones(3).long()}]
-
-    def classify(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        return np.array([[0.9, 0.05, 0.05], [0.1, 0.3, 0.6], [0.1, 0.3, 0.6]], np.float32)
-
-
-def test_pseudo_boxes_follow_the_label(data: Path, tmp_path: Path) -> None:
-    config = settings(data, pseudo_boxes={"min_score": 0.4, "max_per_image": 2})
-    oracle = _Oracle()
-    parent = LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path)
-    ctx = context(config, tmp_path, parent)
-    boxed = pseudo_boxed(collect(ctx, "train"), ctx)
-    assert len(boxed) == 1
-    assert boxed[0].boxes == pytest.approx(np.array([[64, 48, 144, 108]]), abs=0.5)
-    assert boxed[0].box_labels.tolist() == [2]
-    (tmp_path / "pseudo_boxes.json").unlink()
-    assert pseudo_boxed(collect(ctx, "train"), context(settings(data), tmp_path, parent)) == []
-
-
-def test_relevance_rules_the_other_instruments_out(data: Path) -> None:
-    parent = LoadedModel(None, None, settings(data), CLASSES, {}, {}, data)
-    probabilities = np.array([[0.2, 0.7, 0.1]], np.float32)
-    assert relevance(probabilities, "lute", parent) == pytest.approx([0.1 / 0.3])
-    assert relevance(probabilities, "saxophone", parent) == pytest.approx([0.8])
-
-
 def test_validation_stands_in_with_scenes_and_keeps_negatives(data: Path, tmp_path: Path) -> None:
     from musicon.detect.validation import ENOUGH_BOXED, validation_manifest
 
@@ -346,36 +252,6 @@ def test_validation_images_keep_their_true_size(data: Path, tmp_path: Path) -> N
     assert [(record.width, record.height) for record in boxed] == [(1000, 333)]
 
 
-def test_the_parents_false_alarms_are_kept_apart_and_cached(data: Path, tmp_path: Path) -> None:
-    config = settings(data)
-    oracle = _Oracle()
-    ctx = context(config, tmp_path, LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path))
-    material = collect(ctx, "train")
-    found = HardNegatives(material, ctx)
-    assert [image.item.path for image in found.images] == [
-        item.path for item in material.negatives]
-    # The third proposal is the second one again.
-    assert all(len(image.boxes) == len(image.scores) == 2 for image in found.images)
-    assert found.images[0].boxes[1] == pytest.approx([64, 48, 144, 108], abs=0.5)
-    again = HardNegatives(material, context(config, tmp_path))
-    assert not again  # no parent
-    kept = HardNegatives(material, replace(ctx, parent=LoadedModel(
-        None, None, config, CLASSES, {}, {}, tmp_path)))  # type: ignore[arg-type]
-    assert [image.scores for image in kept.images] == [image.scores for image in found.images]
-
-
-def test_own_and_strong_false_alarms_are_drawn_most() -> None:
-    def image(score: float, rehearsed: bool) -> FalseAlarms:
-        item = Item(Path("a.png"), (), np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
-                    rehearsed=rehearsed)
-        return FalseAlarms(item, np.array([[0, 0, 9, 9]], np.float32), [score])
-
-    own, others = [image(0.2, False), image(0.6, False)], [image(0.1, True)] * 4
-    assert chances([*own, *others], 0.2) == pytest.approx([0.2, 0.6, 0.05, 0.05, 0.05, 0.05])
-    assert chances(own, 0.2) == pytest.approx([0.25, 0.75])
-    assert chances(others, 0.0) == pytest.approx([0.25] * 4)
-
-
 def test_the_stages_own_images_come_first(data: Path, tmp_path: Path) -> None:
     config = settings(data, manifest=str(data / "photos"), rehearsal=[],
                       backgrounds=[str(data / "art")])
@@ -386,28 +262,6 @@ def test_the_stages_own_images_come_first(data: Path, tmp_path: Path) -> None:
     assert own_first(mixed, 99) == [*own, *negatives[:2], *negatives[4:]]
     assert own_first(mixed, 1) == own[:1]
     assert own_first(mixed, 3) == [*own, negatives[0]]
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_detector_sees_what_the_parent_took_for_an_instrument(share: float,
-                                                                  tmp_path: Path) -> None:
-    work = np.full((240, 240, 3), 255, np.uint8)
-    work[:72, :72] = 0  # the strongest proposal of the parent
-    Image.fromarray(work).save(tmp_path / "1.png")
-    Manifest(tmp_path, CLASSES, (ImageRecord(1, "1.png", 240, 240, labels=(),
-                                             split="train"),)).write(tmp_path)
-    fit = {"steps": 1, "augmentation": "none", "mined_share": share}
-    config = settings(tmp_path, manifest=str(tmp_path), rehearsal=[], detector=fit)
-    oracle = _Oracle()
-    parent = LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path)
-    classifier = classifiers.build(config.classifier, 2)
-    task = DetectorTask(detectors.build(config.detector, 2, classifier),  # type: ignore[arg-type]
-                        context(config, tmp_path, parent))
-    rng = np.random.default_rng(0)
-    examples = [task.example(len(task) - 1, rng) for _ in range(30)]
-    assert not any(len(example.boxes) for example in examples)
-    dark = [(example.image < 128).mean() for example in examples]
-    assert (min(dark) > 0.04) == bool(share)
 
 
 @pytest.fixture
