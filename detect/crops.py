@@ -56,7 +56,7 @@ class ClassifierTask:
         for item in self.material.scenes:
             for box, label in zip(item.boxes, item.box_labels, strict=True):
                 self._scene_boxes.setdefault(int(label), []).append((item, box))
-        self.alarms = HardNegatives(self.material, ctx)
+        self.alarms = HardNegatives(self.material, ctx, self.fit.mined_share)
         self.labels = np.array([label for _, _, label in self.items], np.int64)
         self._pools = [pool for rehearsed in (False, True)
                        if (pool := _by_label(self.items, rehearsed))]
@@ -230,9 +230,8 @@ class ClassifierTask:
         ``mined_share`` of them, where there are any, are what the parent took for an instrument.
         """
         size = self.model.image_size
-        if (self.alarms and material is self.material
-                and rng.random() < self.fit.mined_share):
-            alarms = self.alarms.draw(rng)
+        alarms = self.alarms.draw(rng) if material is self.material else None
+        if alarms is not None:
             image, scale = material.store.get(alarms.item.path)
             box = alarms.boxes[int(rng.integers(len(alarms.boxes)))] * scale
             return crop_square(image, _jitter(box, rng, 0.1), rng.uniform(0, 0.2), size)

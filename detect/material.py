@@ -268,7 +268,7 @@ def own_first(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def with_boxes(item: Item, boxes: NDArray[np.float32], label: int) -> Item:
-    """A labelled item with (pseudo-)boxes (N, 4) of one label."""
+    """An item with other boxes, (N, 4), all of one label."""
     return replace(item, boxes=boxes, box_labels=np.full(len(boxes), label, np.int64))
 
 

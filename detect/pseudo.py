@@ -86,14 +86,16 @@ class FalseAlarms:
 
 
 class HardNegatives:
-    """The parent's false alarms in a stage's instrument-free images; none without a parent.
+    """The parent's false alarms in a stage's instrument-free images, its own images first.
 
-    The stage's own images come first; all are kept in its cache, as pseudo-boxes are.
+    They are kept in the stage's cache, as pseudo-boxes are; a stage without parent has none.
     """
 
-    def __init__(self, material: Material, ctx: StageContext) -> None:
+    def __init__(self, material: Material, ctx: StageContext, share: float) -> None:
+        """Look for them, unless ``share``, that of the draws which show one, is 0."""
         self.images: list[FalseAlarms] = []
-        if ctx.parent is None or not material.negatives:
+        self.share = share
+        if ctx.parent is None or not material.negatives or not share:
             return
         file = ctx.cache / "false_alarms.json"
         items = own_first(material.negatives, MAX_SEARCHED)
@@ -115,14 +117,13 @@ class HardNegatives:
         log.info("%s: %d false alarms of the parent to learn from", ctx.name,
                  sum(len(image.boxes) for image in self.images))
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def draw(self, rng: np.random.Generator) -> FalseAlarms | None:
+        """By the share, an image, the likelier the stronger its strongest false alarm; else None.
 
-    def draw(self, rng: np.random.Generator) -> FalseAlarms:
-        """An image by how strong its strongest false alarm is.
-
-        The stage's own and others take turns by ``rehearsal_share``.
+        The stage's own images and others take turns by ``rehearsal_share``.
         """
+        if not self.images or rng.random() >= self.share:
+            return None
         return self.images[int(rng.choice(len(self.images), p=self._chances))]
 
 

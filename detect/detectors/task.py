@@ -54,7 +54,7 @@ class DetectorTask:
         self.validation = collect(ctx, "val")
         self.augment = Augmentation(self.fit.augmentation)
         self.items = (*self.material.boxed, *pseudo_boxed(self.material, ctx))
-        self.alarms = HardNegatives(self.material, ctx)
+        self.alarms = HardNegatives(self.material, ctx, self.fit.mined_share)
         self.rehearsal_share = ctx.stage.rehearsal_share
         self._pools = [pool for rehearsed in (False, True) if (pool := [
             i for i, item in enumerate(self.items) if item.rehearsed == rehearsed])]
@@ -158,8 +158,8 @@ class DetectorTask:
 
         ``mined_share`` of them, where there are any, hold what the parent took for an instrument.
         """
-        if self.alarms and rng.random() < self.fit.mined_share:
-            alarms = self.alarms.draw(rng)
+        alarms = self.alarms.draw(rng)
+        if alarms is not None:
             return self._window(with_boxes(alarms.item, alarms.boxes[:1], 0), rng).image
         return self.material.ground(rng, self.side)
 

@@ -71,8 +71,10 @@ class Oracle(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.asked = 0
 
     def detect(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        self.asked += 1
         height, width = images[0].shape[-2:]
         shares = torch.tensor([[0.0, 0.0, 0.3, 0.3], [0.4, 0.4, 0.9, 0.9], [0.42, 0.4, 0.9, 0.88]])
         return [{"boxes": shares * torch.tensor([width, height, width, height]),

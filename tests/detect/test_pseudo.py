@@ -14,6 +14,7 @@ from musicon.datasets.records import ImageRecord, Manifest
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
 from musicon.detect.checkpoints import LoadedModel
+from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.task import DetectorTask
 from musicon.detect.material import Item, collect
 from musicon.detect.pseudo import FalseAlarms, HardNegatives, chances, pseudo_boxed, relevance
@@ -49,17 +50,28 @@ def test_the_parents_false_alarms_are_kept_apart_and_cached(data: Path, tmp_path
     oracle = Oracle()
     ctx = context(config, tmp_path, LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path))
     material = collect(ctx, "train")
-    found = HardNegatives(material, ctx)
+    assert not HardNegatives(material, ctx, share=0).images
+    assert oracle.asked == 0  # what nobody wants is not looked for
+    found = HardNegatives(material, ctx, share=0.5)
     assert [image.item.path for image in found.images] == [
         item.path for item in material.negatives]
     # The third proposal is the second one again.
     assert all(len(image.boxes) == len(image.scores) == 2 for image in found.images)
     assert found.images[0].boxes[1] == pytest.approx([64, 48, 144, 108], abs=0.5)
-    again = HardNegatives(material, context(config, tmp_path))
-    assert not again  # no parent
+    assert not HardNegatives(material, context(config, tmp_path), share=0.5).images  # no parent
     kept = HardNegatives(material, replace(ctx, parent=LoadedModel(
-        None, None, config, CLASSES, {}, {}, tmp_path)))  # type: ignore[arg-type]
+        None, None, config, CLASSES, {}, {}, tmp_path)), share=0.5)
     assert [image.scores for image in kept.images] == [image.scores for image in found.images]
+
+
+def test_false_alarms_are_drawn_by_their_share(data: Path, tmp_path: Path) -> None:
+    config = settings(data)
+    oracle = Oracle()
+    ctx = context(config, tmp_path, LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path))
+    alarms, rng = HardNegatives(collect(ctx, "train"), ctx, share=0.25), np.random.default_rng(0)
+    drawn = [alarms.draw(rng) for _ in range(2000)]
+    assert np.mean([one is not None for one in drawn]) == pytest.approx(0.25, abs=0.03)
+    assert len({one.item.path for one in drawn if one is not None}) == len(alarms.images)
 
 
 def test_own_and_strong_false_alarms_are_drawn_most() -> None:
@@ -75,22 +87,28 @@ def test_own_and_strong_false_alarms_are_drawn_most() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_detector_sees_what_the_parent_took_for_an_instrument(share: float,
-                                                                  tmp_path: Path) -> None:
+def test_both_models_see_what_the_parent_took_for_an_instrument(share: float,
+                                                                tmp_path: Path) -> None:
     work = np.full((240, 240, 3), 255, np.uint8)
-    work[:72, :72] = 0  # the strongest proposal of the parent
+    work[:72, :72] = 0  # the strongest proposal of the parent; the other begins at 96, 96
     Image.fromarray(work).save(tmp_path / "1.png")
     Manifest(tmp_path, CLASSES, (ImageRecord(1, "1.png", 240, 240, labels=(),
                                              split="train"),)).write(tmp_path)
     fit = {"steps": 1, "augmentation": "none", "mined_share": share}
-    config = settings(tmp_path, manifest=str(tmp_path), rehearsal=[], detector=fit)
+    config = settings(tmp_path, manifest=str(tmp_path), rehearsal=[], detector=fit, classifier=fit)
     oracle = Oracle()
-    parent = LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path)
+    ctx = context(config, tmp_path, LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path))
     classifier = classifiers.build(config.classifier, 2)
-    task = DetectorTask(detectors.build(config.detector, 2, classifier),  # type: ignore[arg-type]
-                        context(config, tmp_path, parent))
     rng = np.random.default_rng(0)
+    task = DetectorTask(detectors.build(config.detector, 2, classifier), ctx)  # type: ignore[arg-type]
     examples = [task.example(len(task) - 1, rng) for _ in range(30)]
     assert not any(len(example.boxes) for example in examples)
     dark = [(example.image < 128).mean() for example in examples]
     assert (min(dark) > 0.04) == bool(share)
+    crops = ClassifierTask(classifier, ctx)
+    drawn = [crops.example(len(crops) - 1, rng) for _ in range(30)]
+    assert {label for _, label in drawn} == {0}
+    # A crop of either proposal: mostly dark, or light throughout.
+    shares = np.array([(crop < 128).mean() for crop, _ in drawn])
+    assert bool(((shares > 0.5) | (shares < 0.05)).all() and 5 < (shares > 0.5).sum() < 25
+                ) == bool(share)
