@@ -40,8 +40,17 @@ class RunSettings(Settings):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    devices: int = Field(1, ge=1)
+    devices: int = 1
+    """Of each process: several GPUs take as many processes, which ``torchrun`` starts."""
     num_workers: int = Field(0, ge=0)
+
+    @field_validator("devices")
+    @classmethod
+    def _one_a_process(cls, devices: int) -> int:
+        if devices != 1:
+            raise ValueError("a process uses one device; start one for each: torchrun "
+                             f"--nproc-per-node {max(2, devices)} tools/train_net.py ...")
+        return devices
 
 
 class ClassifierConfig(Settings):

@@ -99,6 +99,7 @@ def test_a_banks_path_stays_where_another_of_its_settings_is_given(tmp_path: Pat
     ("stages.mimo.parent=mimo", ["circle"]),
     ("stages.mimo.adaptation=[{name: teacher, targets: [a]}, {name: teacher, targets: [b], "
      "models: [detector]}]", ["stages.mimo.adaptation", "teacher is given twice for the detector"]),
+    ("devices=4", ["devices", "torchrun --nproc-per-node 4 tools/train_net.py"]),
     ("seed", ["--set seed", "write --set key.key=value"]),
     ("seed=[1", ["--set seed=[1", "not YAML"]),
 ])
