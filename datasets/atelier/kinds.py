@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicon.datasets.atelier import harps, lutes, percussion_keys, strings, winds
+from musicon.datasets.atelier import drums, harps, keyboards, lutes, strings, winds
 from musicon.datasets.atelier.canvas import LIGHT, Layer, Pen, pose
 from musicon.datasets.atelier.strings import Anchors
 
@@ -23,7 +23,7 @@ class Kind:
         half: Half width and half height of the drawing, local units.
         turns: Range of angles it is shown at, degrees.
         stands: It stands on the floor or a table by itself, upright.
-        size: Natural size; a person is about 1.7.
+        size: Natural size; a person is about 1.6.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = (
     Kind("bagpipe", winds.draw_bagpipe, (0.32, 0.54), (-25, 25), False, 0.8),
-    Kind("drum", percussion_keys.draw_drum, (0.5, 0.48), (-8, 8), True, 0.55),
+    Kind("drum", drums.draw_drum, (0.5, 0.48), (-8, 8), True, 0.55),
     Kind("flute", winds.draw_flute, (0.5, 0.04), (-75, 75), False, 0.7),
     Kind("guitar", strings.draw_guitar, (0.22, 0.51), (-40, 40), False, 0.95),
     Kind("harp", harps.draw_harp, (0.36, 0.51), (-6, 6), True, 1.25),
     Kind("lute", lutes.draw_lute, (0.3, 0.52), (-55, 55), False, 0.85),
-    Kind("organ", percussion_keys.draw_organ, (0.42, 0.5), (-2, 2), True, 1.6),
-    Kind("piano", percussion_keys.draw_piano, (0.53, 0.46), (-2, 2), True, 1.45),
+    Kind("organ", keyboards.draw_organ, (0.42, 0.5), (-2, 2), True, 1.6),
+    Kind("piano", keyboards.draw_piano, (0.53, 0.46), (-2, 2), True, 1.45),
     Kind("trumpet", winds.draw_trumpet, (0.52, 0.16), (-50, 50), False, 0.75),
     Kind("violin", strings.draw_violin, (0.24, 0.51), (-60, 60), False, 0.75),
 )
