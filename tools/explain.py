@@ -11,6 +11,8 @@ from musicon.datasets import command
 from musicon.detect import explain, inference, summary
 from musicon.detect.explanations import METHODS, NEEDS_CAPTUM, require_captum
 
+FEATURE_MAPS = "feature-maps"
+
 
 def main(options: argparse.Namespace) -> int:
     """Explain, write, say where; 1 when some files could not be read."""
@@ -39,9 +41,6 @@ def main(options: argparse.Namespace) -> int:
             print("in the review: python tools/review.py --predictions RESULTS --heatmaps "
                   f"{shlex.quote(str(out))}, where RESULTS is what infer.py wrote for them")
     return command.DONE_WITH_REJECTS if len(done.rejects) else command.DONE
-
-
-FEATURE_MAPS = "feature-maps"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -23,28 +23,6 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULT = CONFIGS / "stages" / "default.yaml"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The tool's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--stage", metavar="STAGE",
-                      help="mimo, google, cytomine (or another stage of the settings), or all")
-    what.add_argument("--task", metavar="TASK", help="movement, painter, medium")
-    parser.add_argument("--config", type=Path, metavar="FILE",
-                        help="settings (default: configs/stages/default.yaml, or "
-                             "configs/tasks/TASK.yaml)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="change a setting, such as stages.mimo.classifier.steps=100; again "
-                             "for more")
-    parser.add_argument("--output", type=Path, metavar="FOLDER",
-                        help="where models, checkpoints and logs go (default: the settings', runs)")
-    parser.add_argument("--fresh", action="store_true",
-                        help="start again, forgetting what was done so far")
-    parser.add_argument("--quiet", action="store_true", help="only errors and the summary")
-    return parser
-
-
 def main(options: argparse.Namespace) -> int:
     """Train what was asked for and print what came of it."""
     shown = logging.StreamHandler(sys.stdout)
@@ -55,7 +33,12 @@ def main(options: argparse.Namespace) -> int:
     logging.getLogger("musicon").setLevel(logging.WARNING if quiet else logging.INFO)
     output = [] if options.output is None else [f"output={options.output}"]
     train = train_stages if options.task is None else train_task
-    return train(options, [*options.overrides, *output], quiet, first)
+    try:
+        return train(options, [*options.overrides, *output], quiet, first)
+    except KeyboardInterrupt:
+        if options.fresh and first:
+            print("leave out --fresh to go on; with it, everything starts again")
+        raise
 
 
 def train_task(options: argparse.Namespace, overrides: list[str], quiet: bool, first: bool) -> int:
@@ -83,13 +66,8 @@ def train_stages(options: argparse.Namespace, overrides: list[str], quiet: bool,
 
     config = load(options.config or DEFAULT, overrides)
     names = stage_checks.choose(config, options.stage)
-    try:
-        results = stages.train(config, names, fresh=options.fresh, quiet=quiet,
-                               command=lambda stage: command_line(options, stage))
-    except KeyboardInterrupt:
-        if options.fresh:
-            print("leave out --fresh to go on; with it, the stages start again")
-        raise
+    results = stages.train(config, names, fresh=options.fresh, quiet=quiet,
+                           command=lambda stage: command_line(options, stage))
     if first:
         stages.summarise(config, results, lambda stage: command_line(options, stage))
     return command.DONE
@@ -104,5 +82,27 @@ def command_line(options: argparse.Namespace, stage: str) -> str:
     return shlex.join(words)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--stage", metavar="STAGE",
+                      help="mimo, google, cytomine (or another stage of the settings), or all")
+    what.add_argument("--task", metavar="TASK", help="movement, painter, medium")
+    made.add_argument("--config", type=Path, metavar="FILE",
+                      help="settings (default: configs/stages/default.yaml, or "
+                           "configs/tasks/TASK.yaml)")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                      help="change a setting, such as stages.mimo.classifier.steps=100; again "
+                           "for more")
+    made.add_argument("--output", type=Path, metavar="FOLDER",
+                      help="where models, checkpoints and logs go (default: the settings', runs)")
+    made.add_argument("--fresh", action="store_true",
+                      help="start again, forgetting what was done so far")
+    made.add_argument("--quiet", action="store_true", help="only errors and the summary")
+    return made
+
+
 if __name__ == "__main__":
-    sys.exit(command.run(main, make_parser()))
+    sys.exit(command.run(main, parser()))

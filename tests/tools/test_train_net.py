@@ -39,7 +39,7 @@ def tool(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def run() -> Run:
     train_net = tool("train_net")
-    return lambda *arguments: command.run(train_net.main, train_net.make_parser(),
+    return lambda *arguments: command.run(train_net.main, train_net.parser(),
                                           [str(a) for a in arguments])
 
 
@@ -293,3 +293,19 @@ def test_two_trainings_in_one_folder_are_refused(settings: Path, run: Run, tmp_p
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run("--stage", "mimo", "--config", settings, "--output", tmp_path) == 2
     assert "another training is writing here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("what", "trains"), [
+    (("--stage", "mimo"), "musicon.detect.stages.train"),
+    (("--task", "movement"), "musicon.detect.tasks.running.train")])
+def test_a_fresh_run_that_is_stopped_says_how_to_go_on(
+        what: tuple[str, str], trains: str, run: Run, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trains, stopped)
+    assert run(*what) == 130
+    assert "--fresh" not in capsys.readouterr().out
+    assert run(*what, "--fresh") == 130
+    assert "leave out --fresh to go on" in capsys.readouterr().out

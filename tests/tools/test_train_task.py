@@ -36,8 +36,7 @@ def tool(name: str) -> ModuleType:
 
 def run(name: str, *arguments: object) -> int:
     module = tool(name)
-    parser = getattr(module, "parser", None) or module.make_parser
-    return command.run(module.main, parser(), [str(a) for a in arguments])
+    return command.run(module.main, module.parser(), [str(a) for a in arguments])
 
 
 def paint(movement: int, rng: np.random.Generator, side: int = 48) -> Image.Image:
