@@ -60,6 +60,10 @@ class NetworkConfig(Settings):
         return self
 
 
+OF_STAGES = ("negative_share", "mined_share", "light_share")
+"""Settings of a fit that a task has no use for."""
+
+
 class LearnConfig(FitConfig):
     """One run of the training loop for a task."""
 
@@ -74,6 +78,16 @@ class LearnConfig(FitConfig):
     """Greatest angle in degrees."""
     zoom: float = Field(0.0, ge=0, lt=1)
     """Greatest share of a picture's sides that is cut off."""
+    mined_share: float = Field(0.5, exclude=True)
+    """Of stages alone, and younger than tasks: saved settings and fingerprints do without it."""
+
+    @model_validator(mode="after")
+    def _nothing_of_stages(self) -> LearnConfig:
+        idle = [name for name in OF_STAGES
+                if getattr(self, name) != type(self).model_fields[name].default]
+        if idle:
+            raise ValueError(f"a task has no use for {', '.join(idle)}; leave it out")
+        return self
 
 
 class TaskConfig(RunSettings):

@@ -116,6 +116,11 @@ def test_a_network_learns_the_movements(cnn: Path) -> None:
     assert all(len(found) == 1 for found in painters.values())
 
 
+def test_what_only_stages_use_is_no_reason_to_train_again(cnn: Path) -> None:
+    lineage = json.loads((cnn / "model" / "lineage.json").read_text(encoding="utf-8"))
+    assert "mined_share" not in lineage["fingerprint"]["whole"]  # earlier runs don't know it
+
+
 def test_the_model_labels_pictures_and_doubts_what_is_below_its_thresholds(cnn: Path) -> None:
     model = TaskModel.load(cnn, "cpu")
     rng = np.random.default_rng(5)
@@ -255,6 +260,8 @@ def test_attributes_that_cannot_be_told(cnn: Path, data: Path, tmp_path: Path, w
     (("--task", "movement", "--set", "network.head=[dens 3]"), "layer 'dens 3'"),
     (("--task", "movement", "--set", "data=nowhere"), "--attribute movement --out nowhere"),
     (("--task", "movement", "--set", "whole.epochs=null"), "nothing to learn"),
+    (("--task", "movement", "--set", "whole.negative_share=0.3"),
+     "whole: a task has no use for negative_share"),
 ])
 def test_what_a_person_can_mend(data: Path, tmp_path: Path, arguments: tuple[str, ...],
                                 sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
