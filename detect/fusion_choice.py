@@ -129,11 +129,8 @@ def choose(tried: Sequence[Tried]) -> Tried:
 
 
 def calibrate(fusion: FusionConfig, found: Mapping[int, Detections], validation: Manifest,
-              categories: Sequence[Category]) -> tuple[FusionConfig, DetectionMetrics]:
-    """Make a rule's scores probabilities and set its threshold, on validation; its figures.
-
-    The threshold is the one with the best F1 of those that leave instrument-free works in peace
-    (``quiet_threshold``).
+              categories: Sequence[Category]) -> FusionConfig:
+    """Make a rule's scores probabilities, on validation.
 
     Args:
         fusion: The rule, not calibrated yet.
@@ -143,11 +140,21 @@ def calibrate(fusion: FusionConfig, found: Mapping[int, Detections], validation:
     """
     boxes = pool(evaluate(validation, found, model_categories=categories).matched)
     slope, shift = fit_scaling(boxes.scores, boxes.hits)
-    fusion = fusion.model_copy(update={"slope": slope, "shift": shift})
+    return fusion.model_copy(update={"slope": slope, "shift": shift})
+
+
+def set_threshold(fusion: FusionConfig, found: Mapping[int, Detections], validation: Manifest,
+                  categories: Sequence[Category],
+                  least: float = 0.0) -> tuple[FusionConfig, DetectionMetrics]:
+    """The threshold of a calibrated rule, on validation, and its figures there.
+
+    It is the one with the best F1 of those that leave instrument-free works in peace
+    (``quiet_threshold``) and are not under ``least``. The other arguments are ``calibrate``'s.
+    """
     shown = {i: replace(said, scores=calibrated(torch.from_numpy(said.scores), fusion).numpy())
              for i, said in found.items()}
     metrics = evaluate(validation, shown, model_categories=categories)
-    least = quiet_threshold(metrics.matched)
+    least = max(least, quiet_threshold(metrics.matched))
     if least > metrics.threshold:
         metrics = replace(evaluate(validation, shown, model_categories=categories,
                                    threshold=least), threshold_chosen_here=True)

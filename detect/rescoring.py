@@ -10,14 +10,10 @@ name.
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-log = logging.getLogger(__name__)
 
 SURROUNDINGS = 1.0
 """Margin of the second crop, as a share of the box's longer side: hands, player, table."""
@@ -60,8 +56,6 @@ def fit_rescorer(features: NDArray[np.float32], hits: NDArray[np.bool_]) -> Resc
     from sklearn.linear_model import LogisticRegression
 
     if min(int(hits.sum()), int((~hits).sum())) < LEAST:
-        log.info("too few of the detector's boxes to rescore by: %d instruments, %d false alarms",
-                 hits.sum(), (~hits).sum())
         return None
     exact = features.astype(np.float64)
     mean, spread = exact.mean(axis=0), exact.std(axis=0)
@@ -73,6 +67,4 @@ def fit_rescorer(features: NDArray[np.float32], hits: NDArray[np.bool_]) -> Resc
     with torch.no_grad():
         rescorer.linear.weight.copy_(torch.from_numpy(weight))
         rescorer.linear.bias.copy_(torch.from_numpy(found.intercept_ - weight @ mean))
-    log.info("rescoring learnt from %d of the detector's boxes on instruments, %d false alarms",
-             hits.sum(), (~hits).sum())
     return rescorer.eval()

@@ -6,7 +6,8 @@ pasted cut-outs as instruments was no better than none (docs/benchmarks.md, "Res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,31 @@ HIT_IOU, MISS_IOU = 0.5, 0.3
 """A proposal is an instrument from the first on, a false alarm under the second."""
 
 
-def learn_rescorer(finder: ArtworkDetector, ctx: StageContext) -> Rescorer | None:
-    """Fit a rescorer to a model's proposals in a stage's training images.
+@dataclass(frozen=True)
+class Examples:
+    """A model's proposals in training images.
+
+    Attributes:
+        features: float32 (N, 2F), of the crops of boxes and of their surroundings.
+        hits: (N,), whether the box holds an instrument.
+        images: The N proposals' files.
+    """
+
+    features: NDArray[np.float32]
+    hits: NDArray[np.bool_]
+    images: tuple[Path, ...]
+
+    def fit(self, without: Collection[Path] = ()) -> Rescorer | None:
+        """A rescorer that has not seen the images ``without``; None with too few examples."""
+        keep = np.array([path not in without for path in self.images], bool)
+        return fit_rescorer(self.features[keep], self.hits[keep])
+
+
+def stage_examples(finder: ArtworkDetector, ctx: StageContext) -> Examples | None:
+    """A model's proposals in a stage's training images.
 
     Returns:
-        None where the stage has too few boxed images, or images without instruments.
+        None where the stage has no boxed images, or none without instruments.
     """
     material = collect(ctx, "train")
     boxed = own_first(material.boxed, MOST_IMAGES)
@@ -48,9 +69,7 @@ def learn_rescorer(finder: ArtworkDetector, ctx: StageContext) -> Rescorer | Non
         return None
     open_ended = partly_boxed(ctx)
     partly = [*guessed, *(item for item in boxed if item.path in open_ended)]
-    features, hits = rescoring_examples(finder, [*boxed, *guessed, *empty], partly,
-                                        quiet=ctx.quiet)
-    return fit_rescorer(features, hits)
+    return rescoring_examples(finder, [*boxed, *guessed, *empty], partly, quiet=ctx.quiet)
 
 
 def partly_boxed(ctx: StageContext) -> set[Path]:
@@ -70,9 +89,8 @@ def partly_boxed(ctx: StageContext) -> set[Path]:
 
 
 def rescoring_examples(finder: ArtworkDetector, items: Sequence[Item],
-                       partly: Sequence[Item] = (), *, quiet: bool = False
-                       ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Features (N, 2F) of a model's proposals, and whether each is an instrument, (N,).
+                       partly: Sequence[Item] = (), *, quiet: bool = False) -> Examples:
+    """What a model proposes in images, and whether it is an instrument.
 
     Args:
         finder: The model.
@@ -83,6 +101,7 @@ def rescoring_examples(finder: ArtworkDetector, items: Sequence[Item],
     """
     partial = {id(item) for item in partly}
     features, hits = [], []
+    images: list[Path] = []
     for item in progress(iter(items), total=len(items), desc="rescoring", quiet=quiet):
         image, (width, height) = decode_reduced(item.path, finder.working_side)
         scale = np.tile([image.shape[1] / width, image.shape[0] / height], 2).astype(np.float32)
@@ -93,9 +112,10 @@ def rescoring_examples(finder: ArtworkDetector, items: Sequence[Item],
         if keep.any():
             features.append(finder.features(image, boxes[keep]))
             hits.append(hit[keep])
+            images += [item.path] * int(keep.sum())
     if not features:
-        return np.zeros((0, 0), np.float32), np.zeros(0, bool)
-    return np.concatenate(features), np.concatenate(hits)
+        return Examples(np.zeros((0, 0), np.float32), np.zeros(0, bool), ())
+    return Examples(np.concatenate(features), np.concatenate(hits), tuple(images))
 
 
 def _proposals(finder: ArtworkDetector, image: NDArray[np.uint8]) -> BoxArray:

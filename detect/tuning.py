@@ -13,11 +13,13 @@ from musicon.detect.fusion_choice import (
     choose,
     rescoring_helps,
     search,
+    set_threshold,
     try_rules,
 )
 from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.quiet import quiet_on_own_works
 from musicon.detect.rescoring import Rescorer
-from musicon.detect.rescoring_examples import learn_rescorer
+from musicon.detect.rescoring_examples import stage_examples
 from musicon.detect.training import StageContext
 from musicon.detect.validation import validation_manifest
 
@@ -46,11 +48,16 @@ def tune(classifier: Any, detector: Any, config: Config,
     finder = ArtworkDetector(classifier, detector, config.model_copy(update={"fusion": written}),
                              ctx.categories, ctx.device)
     wanted = written.rescore and written.rule != "detector"
-    rescorer = finder.rescorer = learn_rescorer(finder, ctx) if wanted else None
+    examples = stage_examples(finder, ctx) if wanted else None
+    rescorer = finder.rescorer = examples.fit() if examples is not None else None
+    if examples is not None:
+        log.info("%s: %d of the detector's boxes on instruments, %d false alarms",
+                 "rescoring learnt from" if rescorer is not None else "too few to rescore by",
+                 examples.hits.sum(), (~examples.hits).sum())
     opinions = search(finder, validation, quiet=ctx.quiet)
     if rescorer is not None and not rescoring_helps(finder, opinions, validation):
         log.info(f"stage {ctx.name}: no rescoring, which does not help on validation")
-        rescorer = finder.rescorer = None
+        examples = rescorer = finder.rescorer = None
         opinions = {i: replace(said, rescored=None) for i, said in opinions.items()}
     auto = written.rule == "auto"
     tried = try_rules(finder, opinions, validation, candidates(written) if auto else [written])
@@ -59,7 +66,9 @@ def tune(classifier: Any, detector: Any, config: Config,
     if auto:
         figures["fusion"] = [one.row() for one in tried]
         log.info(f"stage {ctx.name}: {best.fusion.describe()}")
-    fusion, scores = calibrate(best.fusion, best.found, validation, ctx.categories)
+    fusion = calibrate(best.fusion, best.found, validation, ctx.categories)
+    fusion, scores = set_threshold(fusion, best.found, validation, ctx.categories,
+                                   quiet_on_own_works(finder, fusion, examples, ctx))
     log.info(f"stage {ctx.name}: threshold {fusion.threshold:.3f}, class-agnostic AP50 "
              f"{scores.agnostic_ap50 or 0:.3f} on {len(validation)} validation images")
     return (config.model_copy(update={"fusion": fusion}),

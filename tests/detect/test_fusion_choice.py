@@ -26,6 +26,7 @@ from musicon.detect.fusion_choice import (
     choose,
     rescoring_helps,
     search,
+    set_threshold,
     try_rules,
 )
 from musicon.detect.matching import quiet_threshold
@@ -176,7 +177,8 @@ def test_the_threshold_keeps_the_last_box_worth_showing(validation: Manifest) ->
         scores = np.full(len(boxes), score)
         found[record.id] = Detections(boxes, scores, np.full(len(boxes), 3), scores, scores,
                                       (record.width, record.height))
-    fusion, metrics = calibrate(FusionConfig(), found, validation, CATEGORIES)
+    fusion = calibrate(FusionConfig(), found, validation, CATEGORIES)
+    fusion, metrics = set_threshold(fusion, found, validation, CATEGORIES)
     assert (fusion.slope, fusion.shift, metrics.found.hits) == (1.0, 0.0, 4)
     assert metrics.threshold - 1e-6 <= fusion.threshold <= score
 
@@ -219,17 +221,23 @@ def test_the_threshold_leaves_empty_works_in_peace(validation: Manifest) -> None
         found[record.id] = said(boxes, [0.5 + 0.1 * i] * len(boxes),
                                 (record.width, record.height))
     data = replace(validation, images=(*boxed, *records))
-    fusion, metrics = calibrate(FusionConfig(), found, data, CATEGORIES)
+    rule = calibrate(FusionConfig(), found, data, CATEGORIES)
+    fusion, metrics = set_threshold(rule, found, data, CATEGORIES)
     assert metrics.false_alarms_per_negative == 0 and metrics.threshold_chosen_here
     assert fusion.threshold == metrics.threshold
     assert 0 < metrics.found.hits < sum(len(record.boxes) for record in boxed)
+    least = (fusion.threshold + 1) / 2
+    for given, expected in ((least, least), (fusion.threshold / 2, fusion.threshold)):
+        quieter, fewer = set_threshold(rule, found, data, CATEGORIES, given)
+        assert quieter.threshold == fewer.threshold == expected
 
 
 def test_calibrated_scores_are_probabilities_and_find_the_same_boxes(validation: Manifest) -> None:
     finder = ArtworkDetector(Sees(), Excited(), settings(), CATEGORIES, "cpu")
     found = run_model(finder, validation, quiet=True).found
     before = evaluate(validation, found, model_categories=CATEGORIES)
-    fusion, after = calibrate(finder.config.fusion, found, validation, CATEGORIES)
+    fusion = calibrate(finder.config.fusion, found, validation, CATEGORIES)
+    fusion, after = set_threshold(fusion, found, validation, CATEGORIES)
     # Four right boxes and four wrong ones, kept apart by the scores: Platt's 5/6 and 1/6.
     assert after.calibration.error == pytest.approx(1 / 6, abs=1e-3)
     assert (before.calibration.error or 0) > 0.2

@@ -17,14 +17,18 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest
-from musicon.detect import rescoring_examples as examples
 from musicon.detect.checkpoints import ModelFolderError, load_model, save_model
 from musicon.detect.config import Config
 from musicon.detect.material import Item
 from musicon.detect.model_files import LINEAGE, RESCORER
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.rescoring import LEAST, STRENGTH, Rescorer, fit_rescorer
-from musicon.detect.rescoring_examples import MOST_BOXES, rescoring_examples
+from musicon.detect.rescoring_examples import (
+    MOST_BOXES,
+    Examples,
+    rescoring_examples,
+    stage_examples,
+)
 from musicon.detect.tiling import TestTime
 from musicon.detect.training import StageContext
 
@@ -141,12 +145,14 @@ def test_examples_are_the_detectors_own_boxes(tmp_path: Path) -> None:
     boxed = Item(tmp_path / "scene.png", (1,), red, np.ones(1, np.int64))
     empty = Item(tmp_path / "scene.png", (), NONE, np.zeros(0, np.int64))
     finder = ArtworkDetector(Looking(), ColourFinder(), settings(), CATEGORIES, "cpu")
-    features, hits = rescoring_examples(finder, [boxed, empty], quiet=True)
+    found = rescoring_examples(finder, [boxed, empty], quiet=True)
+    features, hits = found.features, found.hits
     assert features.shape == (6, 6) and len(hits) <= 2 * MOST_BOXES
+    assert found.images == (boxed.path,) * 6
     assert hits.sum() == 1 and hits[:3].any()
     np.testing.assert_allclose(features[hits], finder.features(SCENE, red), atol=0.1)
     assert features[hits][0, 0] > features[hits][0, 1]  # redder than green
-    guessed = rescoring_examples(finder, [boxed, empty], [boxed], quiet=True)[1]
+    guessed = rescoring_examples(finder, [boxed, empty], [boxed], quiet=True).hits
     assert guessed.tolist() == [True, False, False, False]  # what else the guess left out is open
 
 
@@ -160,8 +166,8 @@ RED = Box((5, 5, 30, 60), 3)
     ((RED, Box((40, 20, 110, 40), 11)), None, 0),  # a class that the stage does not know
 ])
 def test_only_wholly_boxed_training_pictures_show_false_alarms(
-        boxes: tuple[Box, ...], labels: tuple[int, ...] | None, alarms: int, tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+        boxes: tuple[Box, ...], labels: tuple[int, ...] | None, alarms: int,
+        tmp_path: Path) -> None:
     for name, image in (("scene", SCENE), ("empty", picture(90, 80, blue=(20, 20, 60, 50)))):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     Manifest(tmp_path, (*CATEGORIES, Category(11, "serpent")), (
@@ -171,19 +177,29 @@ def test_only_wholly_boxed_training_pictures_show_false_alarms(
         ImageRecord(4, "nor-there.png", 90, 80, labels=(), split="test"))).write(tmp_path)
     config = Config.model_validate({**settings().model_dump(), "stages": {
         "cytomine": {"manifest": tmp_path}}})
-    seen: list[NDArray[np.bool_]] = []
-    monkeypatch.setattr(examples, "fit_rescorer", lambda _, hits: seen.append(hits))
-    examples.learn_rescorer(
+    found = stage_examples(
         ArtworkDetector(Looking(), ColourFinder(), config, CATEGORIES, "cpu"),
         StageContext("cytomine", config, CATEGORIES, tmp_path, torch.device("cpu"), True, None))
-    assert sorted(seen[0].tolist(), reverse=True) == [True] + [False] * (alarms + 1)
+    assert found is not None
+    assert sorted(found.hits.tolist(), reverse=True) == [True] + [False] * (alarms + 1)
 
 
 def test_images_without_proposals_teach_nothing(tmp_path: Path) -> None:
     Image.fromarray(picture(60, 50)).save(tmp_path / "plain.png")
     empty = Item(tmp_path / "plain.png", (), NONE, np.zeros(0, np.int64))
-    features, hits = rescoring_examples(rescoring_detector(), [empty], quiet=True)
-    assert features.shape == (0, 0) and hits.shape == (0,)
+    found = rescoring_examples(rescoring_detector(), [empty], quiet=True)
+    assert found.features.shape == (0, 0) and found.hits.shape == (0,)
+    assert found.fit() is None
+
+
+def test_a_rescorer_may_be_kept_from_images() -> None:
+    features, hits = proposals(40, 300)
+    images = tuple(Path(f"{i % 4}.png") for i in range(340))
+    known = np.arange(340) % 4 > 0
+    kept = Examples(features, hits, images).fit({Path("0.png")})
+    expected = fit_rescorer(features[known], hits[known])
+    assert kept is not None and expected is not None
+    torch.testing.assert_close(kept.linear.weight, expected.linear.weight)
 
 
 @pytest.fixture

@@ -1,0 +1,63 @@
+"""The threshold that leaves a stage's own instrument-free artworks in peace.
+
+Few of them are in the validation split, and the paintings that stand beside them there are often
+easier. So those of the training split speak too: each is searched with a rescorer that has not
+seen it (cross-fitting). The detector has, but a single picture moves it little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from musicon.datasets.command import progress
+from musicon.datasets.images import decode_reduced
+from musicon.datasets.records import Manifest
+from musicon.detect.config import FusionConfig
+from musicon.detect.detections import rescale
+from musicon.detect.evaluation import evaluate
+from musicon.detect.matching import quiet_threshold
+from musicon.detect.material import PHOTO_DOMAIN
+from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.rescoring_examples import Examples
+from musicon.detect.sampling import spread
+from musicon.detect.training import StageContext
+
+FOLDS = 5
+MOST_WORKS = 120
+LEAST_WORKS = 30
+"""With fewer ``quiet_threshold`` can be sure of nothing."""
+
+
+def quiet_on_own_works(finder: ArtworkDetector, fusion: FusionConfig, examples: Examples | None,
+                       ctx: StageContext) -> float:
+    """``quiet_threshold`` of the instrument-free artworks that a stage learns from.
+
+    Photos don't count: what the model is to leave in peace are artworks.
+
+    Args:
+        finder: The model; its rescorer is what it was afterwards.
+        fusion: The rule, calibrated.
+        examples: What the rescorer learnt from; None without one.
+        ctx: The stage.
+
+    Raises:
+        ImageError: A picture that cannot be read.
+    """
+    manifest = Manifest.read(ctx.stage.manifest)
+    works = spread([record for record in manifest.select(split="train").images
+                    if record.is_negative and record.domain != PHOTO_DOMAIN], MOST_WORKS)
+    if len(works) < LEAST_WORKS:
+        return 0.0
+    folds = [works[i::FOLDS] for i in range(FOLDS)]
+    rescorers = [None if examples is None else
+                 examples.fit({manifest.path(work) for work in fold}) for fold in folds]
+    usual, found = finder.rescorer, {}
+    for i, work in enumerate(progress(iter(works), total=len(works), desc="empty works",
+                                      quiet=ctx.quiet)):
+        image, _ = decode_reduced(manifest.path(work), finder.working_side)
+        finder.rescorer = rescorers[i % FOLDS]
+        opinions, = finder.opinions([image])
+        found[work.id] = rescale(finder.decide(opinions, 0.0, fusion), (work.width, work.height))
+    finder.rescorer = usual
+    return quiet_threshold(evaluate(replace(manifest, images=tuple(works)), found,
+                                    model_categories=finder.categories).matched)
