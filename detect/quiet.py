@@ -7,6 +7,7 @@ seen it (cross-fitting). The detector has, but a single picture moves it little.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from musicon.datasets.command import progress
@@ -21,6 +22,8 @@ from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.rescoring_examples import Examples
 from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext
+
+log = logging.getLogger(__name__)
 
 FOLDS = 5
 MOST_WORKS = 120
@@ -59,5 +62,8 @@ def quiet_on_own_works(finder: ArtworkDetector, fusion: FusionConfig, examples: 
         opinions, = finder.opinions([image])
         found[work.id] = rescale(finder.decide(opinions, 0.0, fusion), (work.width, work.height))
     finder.rescorer = usual
-    return quiet_threshold(evaluate(replace(manifest, images=tuple(works)), found,
-                                    model_categories=finder.categories).matched)
+    least = quiet_threshold(evaluate(replace(manifest, images=tuple(works)), found,
+                                     model_categories=finder.categories).matched)
+    log.info("%s: %d of its own works without an instrument ask for a threshold of %.3f at least",
+             ctx.name, len(works), least)
+    return least
