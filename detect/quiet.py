@@ -2,17 +2,20 @@
 
 Few of them are in the validation split, and the paintings that stand beside them there are often
 easier. So those of the training split speak too: each is searched with a rescorer that has not
-seen it (cross-fitting). The detector has, but a single picture moves it little.
+seen it, nor a picture of its leakage group (cross-fitting). The detector has, but a single picture
+moves it little.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from musicon.datasets.command import progress
 from musicon.datasets.images import decode_reduced
-from musicon.datasets.records import Manifest
+from musicon.datasets.records import ImageRecord, Manifest
 from musicon.detect.config import FusionConfig
 from musicon.detect.detections import rescale
 from musicon.detect.evaluation import evaluate
@@ -51,14 +54,16 @@ def quiet_on_own_works(finder: ArtworkDetector, fusion: FusionConfig, examples: 
                     if record.is_negative and record.domain != PHOTO_DOMAIN], MOST_WORKS)
     if len(works) < LEAST_WORKS:
         return 0.0
-    folds = [works[i::FOLDS] for i in range(FOLDS)]
-    rescorers = [None if examples is None else
-                 examples.fit({manifest.path(work) for work in fold}) for fold in folds]
+    fold_of = _folds(works)
+    unseen: list[set[Path]] = [set() for _ in range(FOLDS)]
+    for record in manifest.select(split="train").images:
+        if (fold := fold_of.get(_group(record))) is not None:
+            unseen[fold].add(manifest.path(record))
+    rescorers = [None if examples is None else examples.fit(paths) for paths in unseen]
     usual, found = finder.rescorer, {}
-    for i, work in enumerate(progress(iter(works), total=len(works), desc="empty works",
-                                      quiet=ctx.quiet)):
+    for work in progress(iter(works), total=len(works), desc="empty works", quiet=ctx.quiet):
         image, _ = decode_reduced(manifest.path(work), finder.working_side)
-        finder.rescorer = rescorers[i % FOLDS]
+        finder.rescorer = rescorers[fold_of[_group(work)]]
         opinions, = finder.opinions([image])
         found[work.id] = rescale(finder.decide(opinions, 0.0, fusion), (work.width, work.height))
     finder.rescorer = usual
@@ -67,3 +72,14 @@ def quiet_on_own_works(finder: ArtworkDetector, fusion: FusionConfig, examples: 
     log.info("%s: %d of its own works without an instrument ask for a threshold of %.3f at least",
              ctx.name, len(works), least)
     return least
+
+
+def _folds(works: Sequence[ImageRecord]) -> dict[str, int]:
+    """Leakage group -> its fold, in turn; all pictures of a group are in one."""
+    groups = dict.fromkeys(_group(work) for work in works)
+    return {group: i % FOLDS for i, group in enumerate(groups)}
+
+
+def _group(record: ImageRecord) -> str:
+    """The leakage group; a picture without one is alone in its own."""
+    return record.group or f"image {record.id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,17 @@ def test_of_too_few_works_nothing_is_sure(works: int, tmp_path: Path) -> None:
     least = quiet_on_own_works(finder, FusionConfig(), None, stage(tmp_path, works))  # type: ignore[arg-type]
     assert bool(least) == bool(finder.asked) == (works == LEAST_WORKS)
     assert all(rescorer is None for _, rescorer in finder.asked)
+
+
+def test_pictures_of_one_group_are_unseen_together(tmp_path: Path) -> None:
+    ctx, finder = stage(tmp_path, 50), Shades()
+    manifest = Manifest.read(tmp_path)
+    of_group = {1: "a", 2: "a", 3: "b", 4: "b", 5: "b", 92: "b"}  # 92 is boxed
+    replace(manifest, images=tuple(replace(record, group=of_group.get(record.id))
+                                   for record in manifest.images)).write(tmp_path)
+    quiet_on_own_works(finder, FusionConfig(), Told(), ctx)  # type: ignore[arg-type]
+    unseen = dict(finder.asked)
+    for shade, group in of_group.items():
+        others = {tmp_path / f"{i}.png" for i, other in of_group.items() if other == group}
+        assert shade == 92 or others <= set(unseen[shade])
+    assert all(tmp_path / f"{shade}.png" in files for shade, files in unseen.items())
