@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,18 +55,16 @@ def pseudo_boxed(material: Material, ctx: StageContext) -> list[Item]:
     wanted = [item for item in material.labelled if len(item.labels) == 1]
     if settings is None or teacher is None or not wanted:
         return []
-    file = ctx.cache / "pseudo_boxes.json"
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-    else:
-        kept = {}
-        for item in progress(wanted, total=len(wanted), desc="pseudo-boxes", quiet=ctx.quiet):
-            name = ctx.categories[item.labels[0] - 1].name
-            kept[str(item.path)] = propose(item.path, name, teacher, settings,
-                                            material.store).tolist()
-        write_atomic(file, json.dumps(kept))
+
+    def look(item: Item) -> list[list[float]]:
+        name = ctx.categories[item.labels[0] - 1].name
+        boxes: list[list[float]] = propose(item.path, name, teacher, settings,
+                                           material.store).tolist()
+        return boxes
+
+    kept = _kept(ctx.cache / "pseudo_boxes.json", wanted, look, "pseudo-boxes", ctx.quiet)
     boxed = [with_boxes(item, box_tools.as_boxes(kept[str(item.path)]), item.labels[0])
-             for item in wanted if kept.get(str(item.path))]
+             for item in wanted if kept[str(item.path)]]
     log.info("%s: pseudo-boxes in %d of %d labelled images", ctx.name, len(boxed), len(wanted))
     return boxed
 
@@ -97,21 +96,18 @@ class HardNegatives:
         self.share = share
         if ctx.parent is None or not material.negatives or not share:
             return
-        file = ctx.cache / "false_alarms.json"
+        teacher = ctx.parent
+
+        def look(item: Item) -> dict[str, Any]:
+            boxes, scores = _search(item.path, teacher, material.store)
+            chosen = _apart(boxes)[:MAX_ALARMS]
+            return {"boxes": boxes[chosen].tolist(), "scores": scores[chosen].tolist()}
+
         items = own_first(material.negatives, MAX_SEARCHED)
-        if file.is_file():
-            kept = json.loads(file.read_text(encoding="utf-8"))
-        else:
-            kept = {}
-            for item in progress(items, total=len(items), desc="false alarms", quiet=ctx.quiet):
-                boxes, scores = _search(item.path, ctx.parent, material.store)
-                chosen = _apart(boxes)[:MAX_ALARMS]
-                kept[str(item.path)] = {"boxes": boxes[chosen].tolist(),
-                                        "scores": scores[chosen].tolist()}
-            write_atomic(file, json.dumps(kept))
+        kept = _kept(ctx.cache / "false_alarms.json", items, look, "false alarms", ctx.quiet)
         self.images = [
             FalseAlarms(item, box_tools.as_boxes(alarms["boxes"]), alarms["scores"])
-            for item in items if (alarms := kept.get(str(item.path))) and alarms["boxes"]]
+            for item in items if (alarms := kept[str(item.path)])["boxes"]]
         if self.images:
             self._chances = chances(self.images, ctx.stage.rehearsal_share)
         log.info("%s: %d false alarms of the parent to learn from", ctx.name,
@@ -136,6 +132,21 @@ def chances(images: Sequence[FalseAlarms], rehearsal_share: float) -> NDArray[np
     share = np.where(rehearsed, rehearsal_share, 1 - rehearsal_share)
     total = np.where(rehearsed, strongest[rehearsed].sum(), strongest[~rehearsed].sum())
     return share * strongest / total
+
+
+def _kept(file: Path, items: Sequence[Item], look: Callable[[Item], Any], what: str,
+          quiet: bool) -> dict[str, Any]:
+    """What ``look`` says of each image, by its path, from a file where it was said before.
+
+    The file may know the images by other paths, where the data have moved: they are looked at anew.
+    """
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    new = [item for item in items if str(item.path) not in kept]
+    for item in progress(iter(new), total=len(new), desc=what, quiet=quiet):
+        kept[str(item.path)] = look(item)
+    if new:
+        write_atomic(file, json.dumps(kept))
+    return kept
 
 
 def _apart(boxes: BoxArray) -> list[int]:

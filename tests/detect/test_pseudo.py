@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def test_the_parents_false_alarms_are_kept_apart_and_cached(data: Path, tmp_path
     kept = HardNegatives(material, replace(ctx, parent=LoadedModel(
         None, None, config, CLASSES, {}, {}, tmp_path)), share=0.5)
     assert [image.scores for image in kept.images] == [image.scores for image in found.images]
+
+
+def test_what_was_seen_of_data_that_moved_is_seen_again(data: Path, tmp_path: Path) -> None:
+    def seen(place: Path) -> tuple[int, int]:
+        config, oracle = settings(place, pseudo_boxes={"min_score": 0.4}), Oracle()
+        parent = LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path)
+        ctx = context(config, tmp_path / "cache", parent)
+        material = collect(ctx, "train")
+        return len(pseudo_boxed(material, ctx)), len(HardNegatives(material, ctx, 0.5).images)
+
+    before = seen(data)
+    assert min(before) > 0
+    assert seen(Path(shutil.copytree(data, tmp_path / "moved"))) == before
 
 
 def test_false_alarms_are_drawn_by_their_share(data: Path, tmp_path: Path) -> None:
