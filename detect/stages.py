@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -51,6 +51,8 @@ from musicon.detect.training import evaluate as validate
 from musicon.detect.tuning import tune
 
 log = logging.getLogger(__name__)
+
+TaskT = TypeVar("TaskT")
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Stage:
         models, settings = self.fingerprint["models"], self.fingerprint["fits"]
         classifier = self.build_classifier()
         if self.settings.classifier.steps:
-            crops = ClassifierTask(classifier, self.context)
+            crops = self.task(ClassifierTask, classifier)
             fits[crops.name] = self.fit(adapt(crops, self.context), self.settings.classifier, {
                 **shared, "model": models["classifier"], "fit": settings["classifier"]})
             classifier.eval()
@@ -172,12 +174,17 @@ class Stage:
         classifier.eval()
         detector = self.build_detector(classifier)
         if self.settings.detector.steps:
-            task = adapt(DetectorTask(detector, self.context), self.context)
+            task = adapt(self.task(DetectorTask, detector), self.context)
             fits[task.name] = self.fit(task, self.settings.detector, {
                 **shared, "model": models["detector"], "fit": settings["detector"],
                 "classifier": state_hash(classifier.state_dict())})
         detector.eval()
         return classifier, detector, fits
+
+    def task(self, kind: Callable[[Any, StageContext], TaskT], model: Any) -> TaskT:
+        """A part's task: the first process sees through the parent's eyes, the others read that."""
+        with self.fabric.rank_zero_first():
+            return kind(model, self.context)
 
     def fit(self, task: Task, cfg: FitConfig, fingerprint: Mapping[str, Any]) -> FitResult:
         """Run the training loop on one part of the stage; see ``gate`` for what it leaves."""

@@ -194,6 +194,16 @@ def test_two_processes_learn_what_one_with_twice_the_batch_does(tmp_path: Path) 
     assert double.stdout.count("toy 12/12") == 1
 
 
+def test_the_first_process_looks_through_the_parents_eyes_first(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(PROGRAM.with_name("taking_turns.py")), str(tmp_path / "turns")],
+        capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "turns").read_text().splitlines() == [
+        "0 begins", "0 ends", "1 begins", "1 ends"]
+
+
 def test_loader_processes_change_nothing(tmp_path: Path) -> None:
     cfg = SETTINGS.model_copy(update={"steps": 4})
     first, _ = train(tmp_path / "a", cfg)
