@@ -177,7 +177,7 @@ class Stage:
             task = adapt(self.task(DetectorTask, detector), self.context)
             fits[task.name] = self.fit(task, self.settings.detector, {
                 **shared, "model": models["detector"], "fit": settings["detector"],
-                "classifier": state_hash(classifier.state_dict())})
+                "classifier": state_hash(without_temperature(classifier))})
         detector.eval()
         return classifier, detector, fits
 
@@ -308,6 +308,14 @@ class Stage:
         """One line in the log of the process that writes."""
         if self.fabric.is_global_zero:
             log.info(text)
+
+
+def without_temperature(classifier: Any) -> dict[str, Tensor]:
+    """The weights that a detector may start from, the same bytes each time that a stage goes on.
+
+    The temperature is fitted anew, and another device rounds otherwise.
+    """
+    return {name: value for name, value in classifier.state_dict().items() if name != "temperature"}
 
 
 def shown_classes(manifest: Manifest) -> list[Category]:

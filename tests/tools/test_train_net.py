@@ -14,14 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from musicon.datasets import command
-from musicon.datasets.records import Manifest
+from musicon.datasets.records import Manifest, UserError
 from musicon.detect.checkpoints import load_model
+from musicon.detect.crops import ClassifierTask
+from musicon.detect.detectors.task import DetectorTask
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("mimo", "google", "cytomine")
@@ -88,6 +91,12 @@ def runs(settings: Path, run: Run) -> Path:
 
 def weights(runs: Path, stage: str) -> bytes:
     return (runs / stage / "model" / "weights.safetensors").read_bytes()
+
+
+def figures(runs: Path, stage: str) -> dict[str, Any]:
+    """Those of training, gate, fusion and validation, without the time that it took."""
+    found: dict[str, Any] = json.loads((runs / stage / "model" / "metrics.json").read_text())
+    return {name: value for name, value in found.items() if name != "seconds"}
 
 
 def test_each_stage_starts_from_the_last(runs: Path) -> None:
@@ -165,6 +174,29 @@ def test_kill_9_and_ctrl_c_change_no_byte(runs: Path, settings: Path, run: Run,
     assert run(*program[2:], "--quiet") == 0
     for stage in STAGES:
         assert weights(tmp_path, stage) == weights(runs, stage), f"{stage}, stopped at {targets}"
+        assert figures(tmp_path, stage) == figures(runs, stage), f"{stage}, stopped at {targets}"
+
+
+def test_a_temperature_that_rounds_otherwise_stops_no_detector(
+        settings: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command_line = ("--stage", "mimo", "--config", settings, "--output", tmp_path, "--quiet")
+    learn, steps = DetectorTask.losses, iter(range(1))
+
+    def disk_is_gone(*arguments: Any) -> dict[str, torch.Tensor]:
+        if next(steps, None) is None:
+            raise UserError("the disk is gone")
+        return learn(*arguments)
+
+    def set_to(value: float) -> Callable[[ClassifierTask], float]:
+        return lambda task: float(task.model.temperature.data.fill_(value))
+
+    with monkeypatch.context() as changed:
+        changed.setattr(DetectorTask, "losses", disk_is_gone)
+        changed.setattr(ClassifierTask, "calibrate", set_to(1.5))
+        assert run(*command_line) == 2
+    # Another processor, or a GPU, rounds otherwise.
+    monkeypatch.setattr(ClassifierTask, "calibrate", set_to(1.500001))
+    assert run(*command_line) == 0
 
 
 def test_classes_may_differ_between_stages(runs: Path, settings: Path, run: Run, tmp_path: Path,
