@@ -122,7 +122,7 @@ class StageContext:
         name: Stage, such as ``google``.
         config: All settings, resolved.
         categories: Classes of this stage in label order: label k is ``categories[k - 1]``.
-        cache: Folder for what is computed once a stage (cut-outs, pseudo-boxes).
+        cache: Folder for what is computed once a stage (pseudo-boxes, false alarms, scenes).
         device: Where models run.
         quiet: No progress bars.
         parent: The model that the stage starts from; None where it is the first.
