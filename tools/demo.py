@@ -78,7 +78,9 @@ def main(options: argparse.Namespace) -> int:
             print("    done before, skipped")
             continue
         begun = time.monotonic()
-        code = subprocess.run([sys.executable, *step.arguments], check=False).returncode
+        code = _run(step.arguments)
+        if code == command.INTERRUPTED:  # the tool has said so
+            return code
         if code not in (command.DONE, command.DONE_WITH_REJECTS):
             if not step.needed:
                 result = command.DONE_WITH_REJECTS
@@ -94,6 +96,23 @@ def main(options: argparse.Namespace) -> int:
         print("\nThe review was not loaded, for the reason above; all else is there.",
               file=sys.stderr)
     return result
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Exit code of a Python program.
+
+    Ctrl-C reaches the program too, and it is waited for: training saves its state before it ends.
+    """
+    process, stopped = subprocess.Popen([sys.executable, *arguments]), False
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            stopped = True
+            continue
+        if stopped and code != command.INTERRUPTED:
+            raise KeyboardInterrupt
+        return code
 
 
 def _config_text(step: Step) -> str:
