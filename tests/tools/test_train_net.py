@@ -138,19 +138,21 @@ def test_what_is_done_is_not_repeated(runs: Path, settings: Path, run: Run,
     assert {stage: weights(runs, stage) for stage in STAGES} == before
 
 
-def test_other_fusion_keeps_what_was_learnt(runs: Path, settings: Path, run: Run,
+def test_other_fusion_keeps_what_was_learnt(runs: Path, settings: Path, run: Run, tmp_path: Path,
                                             capsys: pytest.CaptureFixture[str],
                                             caplog: pytest.LogCaptureFixture) -> None:
     before = weights(runs, "cytomine")
-    assert run("--stage", "cytomine", "--config", settings, "--set", "fusion.rule=detector") == 0
+    again = shutil.copytree(runs, tmp_path / "runs")  # the other tests' stays as it is
+    program = ("--stage", "cytomine", "--config", settings, "--output", again)
+    assert run(*program, "--set", "fusion.rule=detector") == 0
     assert "fusion.rule: product -> detector); training again" in caplog.text
-    assert weights(runs, "cytomine") == before
-    assert load_model(runs / "cytomine").config.fusion.rule == "detector"
-    assert run("--stage", "cytomine", "--config", settings, "--set", "fusion.rule=auto") == 0
-    chosen = load_model(runs / "cytomine")
+    assert weights(again, "cytomine") == before
+    assert load_model(again / "cytomine").config.fusion.rule == "detector"
+    assert run(*program, "--set", "fusion.rule=auto") == 0
+    chosen = load_model(again / "cytomine")
     tried = {row["rule"] for row in chosen.metrics["fusion"]}
     assert tried == {"detector", "classifier", "product"} and chosen.config.fusion.rule in tried
-    assert weights(runs, "cytomine") == before
+    assert weights(again, "cytomine") == before
     assert "detector 3/3" not in capsys.readouterr().out
 
 
