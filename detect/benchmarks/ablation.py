@@ -2,9 +2,9 @@
 
 A grid file names the settings that all variants share, what each variant sets otherwise, the
 seeds, and the data sets whose test split is scored. Every variant is trained once a seed, and its
-last stage's model is scored. What is done is kept. Differences are to the first variant, with 95%
-intervals of a paired bootstrap: each round draws the same pictures for both variants, and averages
-over the seeds.
+last stage's model is scored. What is done is kept, and stages that variants have in common are
+trained once (``reuse.py``). Differences are to the first variant, with 95% intervals of a paired
+bootstrap: each round draws the same pictures for both variants, and averages over the seeds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError, model_validator
 from musicon.datasets.command import DONE, SummaryTable
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
+from musicon.detect.benchmarks.reuse import take_over
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
 from musicon.detect.config import Config, ConfigError, Settings, load
@@ -69,6 +70,9 @@ class Grid(Settings):
     figures: tuple[str, ...] = tuple(FIGURES)
     variants: dict[str, tuple[str, ...]] = Field(min_length=1)
     """Name -> overrides, such as ``stages.mimo.bank=data/bank``; the first is compared with."""
+    reuse: tuple[Path, ...] = ()
+    """Outputs of ``benchmark.py stages`` or of other grids' variants: stages that are trained there
+    with the same settings, data and seed are taken over."""
     output: Path
 
     @model_validator(mode="after")
@@ -142,7 +146,10 @@ def run(options: argparse.Namespace) -> int:
         for name in names:
             config = load(grid.base, [*grid.set, *grid.variants[name], f"seed={seed}",
                                       f"output={grid.output / name / f'seed-{seed}'}"])
-            taken, found = _one(config, grid.stages or config.stage_names(), grid, options.quiet)
+            stages = grid.stages or config.stage_names()
+            take_over(config, stages, [folder / f"seed-{seed}" for folder in (
+                *grid.reuse, *(grid.output / other for other in grid.variants if other != name))])
+            taken, found = _one(config, stages, grid, options.quiet)
             scored.setdefault(name, {})[seed] = found
             minutes.setdefault(name, []).append(taken)
     rows = compare(scored, grid.figures)

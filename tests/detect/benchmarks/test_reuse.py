@@ -1,0 +1,100 @@
+"""A run that takes stages over from another ends with the bytes of one that trains them itself."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from musicon.datasets.records import Category, ImageRecord, Manifest
+from musicon.detect.benchmarks.reuse import take_over
+from musicon.detect.config import Config, parse
+from musicon.detect.stages import train
+
+STAGES = ("mimo", "google")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of two classes, and a finished run, ``lender``."""
+    root = tmp_path_factory.mktemp("reuse")
+    records = []
+    for i in range(1, 13):
+        image = np.full((48, 48, 3), 235, np.uint8)
+        cv2.circle(image, (24, 24), 12 + i % 7, (190, 60, 20) if i % 2 else (20, 60, 190), -1)
+        Image.fromarray(image).save(root / f"{i}.png")
+        records.append(ImageRecord(i, f"{i}.png", 48, 48, labels=(1 + i % 2,), domain="mimo",
+                                   split="train" if i <= 8 else "val"))
+    Manifest(root, (Category(1, "harp"), Category(2, "lute")), tuple(records)).write(root)
+    train(settings(root, root / "lender"), STAGES, quiet=True)
+    return root
+
+
+def settings(root: Path, output: Path, seed: int = 0, share: float = 0.5,
+             **google: object) -> Config:
+    fit = {"steps": 2, "batch_size": 4, "augmentation": "light", "evaluate_every": 2}
+    still = {**fit, "steps": 0}
+    return parse({
+        "output": str(output), "device": "cpu", "seed": seed, "fusion": {"disagreement": share},
+        "classifier": {"backbone": "mobilenetv3_small_050", "weights": "none", "image_size": 32},
+        "detector": {"image_size": 128, "fpn_channels": 16, "anchor_sizes": [16, 32, 64, 100]},
+        "stages": {"mimo": {"manifest": str(root), "classifier": fit, "detector": still},
+                   "google": {"parent": "mimo", "manifest": str(root),
+                              "classifier": {**fit, **google}, "detector": still}}})
+
+
+def model(output: Path, stage: str, name: str) -> bytes:
+    return (output / stage / "model" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("changes", "taken"), [
+    ({}, STAGES), ({"share": 0.2}, STAGES), ({"learning_rate": 0.01}, STAGES[:1]),
+    ({"seed": 1}, ())])
+def test_what_is_alike_is_taken_over_and_the_rest_trained(
+        root: Path, tmp_path: Path, changes: dict, taken: tuple[str, ...]) -> None:
+    took, alone = (settings(root, tmp_path / name, **changes) for name in ("took", "alone"))
+    take_over(took, STAGES, [root / "nowhere", root / "lender"])
+    assert tuple(s for s in STAGES if (took.output / s).exists()) == taken
+    for config in (took, alone):
+        train(config, STAGES, quiet=True)
+    for stage in STAGES:
+        for name in ("weights.safetensors", "categories.json"):
+            assert model(took.output, stage, name) == model(alone.output, stage, name), stage
+    assert all(model(took.output, stage, "weights.safetensors")
+               == model(root / "lender", stage, "weights.safetensors") for stage in taken)
+
+
+def test_the_run_that_fits_best_lends_and_one_that_has_begun_takes_nothing(
+        root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    near = settings(root, tmp_path / "near", share=0.2)
+    shutil.copytree(root / "lender", near.output)
+    train(near, STAGES, quiet=True)  # another rule of fusion, so other settings
+    config = settings(root, tmp_path / "run", share=0.2)
+    with caplog.at_level("INFO", logger="musicon"):
+        take_over(config, STAGES, [root / "lender", near.output])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"stage {stage}: taken over from {near.output}" for stage in STAGES]
+    begun = settings(root, tmp_path / "begun")
+    (begun.output / "mimo").mkdir(parents=True)
+    take_over(begun, STAGES, [root / "lender"])
+    assert not any((begun.output / "mimo").iterdir()) and not (begun.output / "google").exists()
+
+
+def test_an_unfinished_stage_and_a_broken_copy_lend_nothing(root: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(root / "lender", broken)
+    (broken / "mimo" / "model" / "weights.safetensors").unlink()
+    config = settings(root, tmp_path / "run")
+    take_over(config, STAGES, [broken])
+    assert not config.output.exists()
+    (tmp_path / "run").mkdir()
+    left = tmp_path / "run" / ".mimo.part"  # of a copy that was cut off
+    left.mkdir()
+    (left / "rest").touch()
+    take_over(config, STAGES, [root / "lender"])
+    assert not left.exists() and not (config.output / "mimo" / "rest").exists()
+    assert (config.output / "google" / "model" / "weights.safetensors").is_file()
