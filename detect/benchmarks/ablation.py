@@ -185,7 +185,9 @@ def _one(config: Config, stages: Sequence[str], grid: Grid,
     """Train one variant with one seed; minutes of training, and test -> scores."""
     from musicon.detect.stages import train
 
-    results = train(config, stages, quiet=quiet)
+    results = train(config, stages, quiet=quiet, command=lambda stage: (
+        f"python tools/train_net.py --config {grid.base} --stage {stage} "
+        f"--set seed={config.seed} --set 'output={config.output}'"))
     folder, found = results[-1].folder, {}
     for test, manifest in grid.tests.items():
         split = "all" if test in grid.whole else "test"

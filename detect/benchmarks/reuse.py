@@ -30,14 +30,17 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
     done; with another rule of fusion its models are kept and the threshold is set anew; with other
     settings of the detector the classifier is kept.
 
+    Stages that the run does not train, but starts from, are taken as they are: what differs in
+    their rule of fusion stays with them.
+
     Args:
         config: Settings of the run.
-        names: Its stages, parents first.
+        names: The stages that it trains, parents first.
         lenders: Run folders to copy from, the first that fits best is taken; unfinished stages
             and folders that are not there lend nothing.
     """
     config = config.model_copy(update={"detector": detectors.resolved(config.detector)})
-    for name in names:
+    for name in _with_ancestors(config, names):
         parent = config.stages[name].parent
         weights = None if parent is None else config.output / parent / "model" / WEIGHTS
         if weights is not None and not weights.is_file():
@@ -48,7 +51,8 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
             changed = _changed(own, wanted)
         else:
             offers = [(changed, lender) for lender in lenders
-                      if (changed := _changed(RunFolder(lender / name), wanted)) is not None]
+                      if (changed := _changed(RunFolder(lender / name), wanted)) is not None
+                      and (name in names or changed <= {"fusion"})]
             if not offers:
                 return
             changed, lender = min(offers, key=lambda offer: len(offer[0]))
@@ -57,6 +61,17 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
                      f", but for {', '.join(sorted(changed))}" if changed else "")
         if changed is None or changed - {"fusion"}:
             return  # its weights change, and with them what its children start from
+
+
+def _with_ancestors(config: Config, names: Sequence[str]) -> list[str]:
+    """The stages and all that they start from, parents first."""
+    chain: dict[str, None] = {}
+    for name in names:
+        line = [name]
+        while (parent := config.stages[line[-1]].parent) is not None:
+            line.append(parent)
+        chain |= dict.fromkeys(reversed(line))
+    return list(chain)
 
 
 def _changed(run: RunFolder, wanted: Mapping[str, Any]) -> set[str] | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from musicon.datasets.records import Category, ImageRecord, Manifest
 from musicon.detect.benchmarks.reuse import take_over
+from musicon.detect.checkpoints import load_model
 from musicon.detect.config import Config, parse
 from musicon.detect.stages import train
 
@@ -98,3 +99,21 @@ def test_an_unfinished_stage_and_a_broken_copy_lend_nothing(root: Path, tmp_path
     take_over(config, STAGES, [root / "lender"])
     assert not left.exists() and not (config.output / "mimo" / "rest").exists()
     assert (config.output / "google" / "model" / "weights.safetensors").is_file()
+
+
+def test_what_a_stage_starts_from_is_taken_as_it_is_or_not_at_all(
+        root: Path, tmp_path: Path) -> None:
+    other = settings(root, tmp_path / "other", share=0.2)
+    take_over(other, ["google"], [root / "lender"])
+    before = (other.output / "mimo" / "model" / "config.yaml").read_bytes()
+    done, = train(other, ["google"], quiet=True)
+    assert (other.output / "mimo" / "model" / "config.yaml").read_bytes() == before
+    assert load_model(done.folder).config.fusion.disagreement == 0.2
+    assert model(other.output, "google", "weights.safetensors") \
+        == model(root / "lender", "google", "weights.safetensors")
+    longer = settings(root, tmp_path / "longer")
+    mimo = longer.stages["mimo"]
+    changed = mimo.model_copy(update={"detector": mimo.detector.model_copy(update={"steps": 1})})
+    take_over(longer.model_copy(update={"stages": {**longer.stages, "mimo": changed}}),
+              ["google"], [root / "lender"])
+    assert not longer.output.exists()
