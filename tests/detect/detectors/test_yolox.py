@@ -168,6 +168,24 @@ def test_without_a_network_it_starts_at_random() -> None:
     assert not model.held
 
 
+def test_every_layer_sees_the_fast_layout() -> None:
+    model: Any = detectors.build(config(weights="none"), 3, None)  # type: ignore[arg-type]
+    slow: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if not inputs[0].is_contiguous(memory_format=torch.channels_last):
+                slow.append(name)
+        return hook
+
+    for name, module in model.network.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(look(name))
+    truth = {"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([1])}
+    model.train().losses([torch.rand(3, 60, 80)], [truth])
+    assert slow == []
+
+
 @pytest.mark.usefixtures("offline")
 def test_the_engine_is_chosen_by_what_can_be_had(tmp_path: Path) -> None:
     file = tmp_path / "a.onnx"
