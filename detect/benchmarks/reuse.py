@@ -45,7 +45,7 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
         weights = None if parent is None else config.output / parent / "model" / WEIGHTS
         if weights is not None and not weights.is_file():
             return
-        wanted = fingerprint(config, name, 1, weights and sha256(weights))
+        wanted = fingerprint(config, name, 1, None if weights is None else sha256(weights))
         own = RunFolder(config.output / name)
         if own.root.exists():
             changed = _changed(own, wanted)
