@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,12 +145,13 @@ def run(options: argparse.Namespace) -> int:
     minutes: dict[str, list[float]] = {}
     for seed in seeds:
         for name in names:
-            config = load(grid.base, [*grid.set, *grid.variants[name], f"seed={seed}",
-                                      f"output={grid.output / name / f'seed-{seed}'}"])
+            overrides = [*grid.set, *grid.variants[name], f"seed={seed}",
+                         f"output={grid.output / name / f'seed-{seed}'}"]
+            config = load(grid.base, overrides)
             stages = grid.stages or config.stage_names()
             take_over(config, stages, [folder / f"seed-{seed}" for folder in (
                 *grid.reuse, *(grid.output / other for other in grid.variants if other != name))])
-            taken, found = _one(config, stages, grid, options.quiet)
+            taken, found = _one(config, overrides, stages, grid, options.quiet)
             scored.setdefault(name, {})[seed] = found
             minutes.setdefault(name, []).append(taken)
     rows = compare(scored, grid.figures)
@@ -180,14 +182,14 @@ def read_grid(path: Path) -> Grid:
                           "output, as configs/benchmarks/bank-classifier.yaml has") from None
 
 
-def _one(config: Config, stages: Sequence[str], grid: Grid,
+def _one(config: Config, overrides: Sequence[str], stages: Sequence[str], grid: Grid,
          quiet: bool) -> tuple[float, dict[str, Scored]]:
     """Train one variant with one seed; minutes of training, and test -> scores."""
     from musicon.detect.stages import train
 
-    results = train(config, stages, quiet=quiet, command=lambda stage: (
-        f"python tools/train_net.py --config {grid.base} --stage {stage} "
-        f"--set seed={config.seed} --set 'output={config.output}'"))
+    results = train(config, stages, quiet=quiet, command=lambda stage: shlex.join(
+        ["python", "tools/train_net.py", "--config", str(grid.base), "--stage", stage,
+         *(word for override in overrides for word in ("--set", override))]))
     folder, found = results[-1].folder, {}
     for test, manifest in grid.tests.items():
         split = "all" if test in grid.whole else "test"

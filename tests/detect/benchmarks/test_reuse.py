@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from musicon.datasets.records import Category, ImageRecord, Manifest
+from musicon.datasets.records import Category, ImageRecord, Manifest, UserError
 from musicon.detect.benchmarks.reuse import take_over
 from musicon.detect.checkpoints import load_model
 from musicon.detect.config import Config, parse
 from musicon.detect.stages import train
+from musicon.detect.storage import read_checkpoint, write_checkpoint
 
 STAGES = ("mimo", "google")
 
@@ -117,3 +118,31 @@ def test_what_a_stage_starts_from_is_taken_as_it_is_or_not_at_all(
     take_over(longer.model_copy(update={"stages": {**longer.stages, "mimo": changed}}),
               ["google"], [root / "lender"])
     assert not longer.output.exists()
+
+
+def test_what_lenders_cannot_give(root: Path, tmp_path: Path) -> None:
+    other = settings(root, tmp_path / "sure")
+    other = other.model_copy(update={"fusion": other.fusion.model_copy(update={
+        "sure_share": 0.9})})  # part of no fingerprint: nothing is trained or tuned by it
+    take_over(other, STAGES, [root / "lender"])
+    assert not (other.output / "mimo").exists()
+    lender = tmp_path / "lender"
+    shutil.copytree(root / "lender", lender)
+    state = read_checkpoint(lender / "mimo" / "checkpoints" / "classifier.ckpt")
+    state["progress"]["finished"] = False  # it is being trained again, with other settings
+    state["fingerprint"]["seed"] = 7
+    write_checkpoint(lender / "mimo" / "checkpoints" / "classifier.ckpt", state)
+    config = settings(root, tmp_path / "run", share=0.2)
+    take_over(config, STAGES, [lender])
+    train(config, STAGES, quiet=True)
+    assert model(config.output, "mimo", "weights.safetensors") \
+        == model(root / "lender", "mimo", "weights.safetensors")
+    mimo = config.stages["mimo"]
+    longer = mimo.model_copy(update={"classifier": mimo.classifier.model_copy(
+        update={"steps": 3})})
+    changed = config.model_copy(update={"stages": {**config.stages, "mimo": longer}})
+    with pytest.raises(UserError, match="remove .*run"):
+        take_over(changed, ["google"], [lender])
+    gone = mimo.model_copy(update={"manifest": tmp_path / "nowhere"})
+    take_over(config.model_copy(update={"stages": {**config.stages, "mimo": gone}}), STAGES,
+              [lender])  # training says it better
