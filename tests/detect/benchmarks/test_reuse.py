@@ -144,5 +144,7 @@ def test_what_lenders_cannot_give(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="remove .*run"):
         take_over(changed, ["google"], [lender])
     gone = mimo.model_copy(update={"manifest": tmp_path / "nowhere"})
-    take_over(config.model_copy(update={"stages": {**config.stages, "mimo": gone}}), STAGES,
-              [lender])  # training says it better
+    nothing = config.model_copy(update={"output": tmp_path / "nothing",
+                                        "stages": {**config.stages, "mimo": gone}})
+    take_over(nothing, STAGES, [lender])  # no error: training says better what is missing
+    assert not nothing.output.exists()
