@@ -118,7 +118,8 @@ class Adversarial(Method):
     def __init__(self, cfg: Settings, part: Part, targets: Targets,
                  network: nn.Module) -> None:
         self.cfg, self.part, self.targets = cfg, part, targets
-        self.augment = Augmentation(part.fit.augmentation)  # else it would give the domain away
+        self.augment = Augmentation(part.fit.augmentation)
+        self.augment_lightly = Augmentation("light")
         self.is_classifier = part.name == "classifier"
         self.strength = cfg.strength if self.is_classifier else cfg.detector_strength
         self.share = 0.0
@@ -126,8 +127,14 @@ class Adversarial(Method):
         self.module: nn.ModuleDict = self._discriminators(network)
 
     def example(self, rng: np.random.Generator) -> Image:
-        """A window, augmented as the source's pictures are."""
-        return self.part.fitted(self.targets.look(self.targets.draw(rng), self.augment, rng))
+        """A window as the network takes it, then changed as the source's pictures are.
+
+        Anything else, the order too, would tell the domains apart: noise that is shrunk with the
+        window averages out.
+        """
+        window = self.part.fitted(self.targets.look(self.targets.draw(rng), rng))
+        lightly = self.is_classifier and rng.random() < self.part.fit.light_share
+        return (self.augment_lightly if lightly else self.augment)(window, rng)
 
     def collate(self, examples: Sequence[Image]) -> Any:
         """As the model takes them."""
@@ -181,11 +188,14 @@ class Adversarial(Method):
         return loss
 
     def _discriminators(self, network: nn.Module) -> nn.ModuleDict:
-        """One for each level that the model has; their sizes are seen on a blank picture."""
+        """One for each level that the model has; their sizes are seen on blank pictures.
+
+        Two, as batch normalisation can't be trained on a single cell.
+        """
         blank = self.part.fitted(np.zeros((PROBE_SIDE, PROBE_SIDE, 3), np.uint8))
         trial = copy.deepcopy(network).train()
         with torch.random.fork_rng(devices=[]), torch.no_grad(), self.watching(trial):
-            self.part.forward(trial, self.part.stack([blank]))
+            self.part.forward(trial, self.part.stack([blank, blank]))
         seen, self.source = self.source, {}
         if not seen:
             raise UserError(f"adversarial: levels {', '.join(self.cfg.levels)}: this family of "

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from musicon.datasets.files import sha256
 from musicon.datasets.loading import ImageStore
 from musicon.datasets.records import Manifest, UserError
-from musicon.datasets.transforms import Augmentation
 from musicon.detect.config import AdaptationConfig
 from musicon.detect.material import WORKING_SIDE
 from musicon.detect.training import StageContext
@@ -87,15 +86,15 @@ class Targets:
         corner = rng.uniform(0, 1 - size)
         return Window(target, np.concatenate([corner, corner + size]), bool(rng.random() < 0.5))
 
-    def look(self, window: Window, augment: Augmentation, rng: np.random.Generator) -> Image:
-        """The window's pixels (H, W, 3), augmented; by the bank's probability a styled version."""
+    def look(self, window: Window, rng: np.random.Generator) -> Image:
+        """The window, uint8 RGB (H, W, 3); by the bank's probability of a styled version."""
         versions = window.target.styled
         if versions and rng.random() < self.styled_share:
-            return augment(self.plain(window, versions[int(rng.integers(len(versions)))]), rng)
-        return augment(self.plain(window), rng)
+            return self.plain(window, versions[int(rng.integers(len(versions)))])
+        return self.plain(window)
 
     def plain(self, window: Window, version: Path | None = None) -> Image:
-        """The window's pixels (H, W, 3) of the picture, or of another version of it."""
+        """The window, uint8 RGB (H, W, 3), of the picture or of another version of it."""
         image, _ = self.store.get(version or window.target.path)
         height, width = image.shape[:2]
         x0, y0, x1, y1 = (window.part * (width, height, width, height)).round().astype(int)

@@ -33,6 +33,10 @@ PLACES = ("reg", "loc")
 """Parts of the names of losses about where a box ends, of which a teacher's score says nothing
 (Liu et al. 2021, section 3.3)."""
 
+LEAST_SIDE = 1.0
+"""Pixels; engines refuse to learn from an empty box, which some leave where they cut one off at the
+image's edge."""
+
 
 class Settings(AdaptationConfig):
     """Settings of the method."""
@@ -129,8 +133,8 @@ class Teacher(Method):
         if window.target.labels is not None:
             allowed[:] = False
             allowed[[NEGATIVE, *window.target.labels]] = True
-        return Views(self.part.fitted(self.targets.plain(window)),
-                     self.part.fitted(self.targets.look(window, self.strong, rng)), allowed)
+        changed = self.strong(self.part.fitted(self.targets.look(window, rng)), rng)
+        return Views(self.part.fitted(self.targets.plain(window)), changed, allowed)
 
     def collate(self, examples: Sequence[Views]) -> tuple[Any, Any, Tensor]:
         """Weak views, strong views, allowed (N, L + 1)."""
@@ -188,8 +192,10 @@ class Teacher(Method):
     def _sure(self, row: dict[str, Tensor], may: Tensor, agnostic: bool) -> tuple[Tensor, Tensor]:
         """Boxes (N, 4) that the teacher found, and which (N,) it is sure of."""
         scores, labels = row["scores"].float(), row["labels"]
+        boxes = row["boxes"].float()
         right = may[1:].any().expand(len(labels)) if agnostic else may[labels]
-        candidates = right & (scores >= self.confidence.low)
+        whole = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(dim=1)
+        candidates = right & whole & (scores >= self.confidence.low)
         sure = candidates & (scores >= self.confidence.thresholds[labels])
         self.confidence.update(scores[candidates], labels[candidates])
-        return row["boxes"].float(), sure
+        return boxes, sure

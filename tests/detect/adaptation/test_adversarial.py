@@ -141,14 +141,35 @@ def test_it_joins_the_classifier(data: Path, tmp_path: Path, conditional: bool) 
     assert "entropy" in one_step(task, share=0.0) and one_step(task, 0.0)["entropy"].item() == 0
 
 
+@pytest.mark.parametrize("lightly", [0.0, 1.0])
+def test_targets_are_changed_as_the_source_is(data: Path, tmp_path: Path, lightly: float) -> None:
+    """At the network's size, and as often lightly: else it would give the domain away."""
+    config = settings(data, {"name": "adversarial", "targets": [str(data / "art")]},
+                      classifier={"augmentation": "strong", "light_share": lightly})
+    ctx = context(config, tmp_path)
+    classifier, _ = models(config)
+    task = adapt(ClassifierTask(classifier, ctx), ctx)
+    assert isinstance(task, AdaptedTask)
+    method: Any = task.methods[0]
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    for name in ("augment", "augment_lightly"):
+        setattr(method, name,
+                lambda image, rng, name=name: seen.append((name, image.shape)) or image)
+    method.example(np.random.default_rng(0))
+    assert seen == [("augment_lightly" if lightly else "augment", (48, 48, 3))]
+
+
 @pytest.mark.parametrize(("engine", "family", "levels"), [
     ("torchvision", "fasterrcnn", {"image", "instance"}), ("torchvision", "fcos", {"image"}),
+    ("torchvision", "retinanet", {"image"}), ("torchvision", "ssdlite", {"image"}),
+    ("yolox", "yolox_nano", {"image"}),
     ("detectron2", "fasterrcnn", {"image", "instance"}), ("detectron2", "retinanet", {"image"})])
 def test_it_joins_the_detector(data: Path, tmp_path: Path, engine: str, family: str,
                                levels: set[str], need_engine: Callable[[str], None]) -> None:
     need_engine(engine)
     config = settings(data, {"name": "adversarial", "targets": [str(data / "art")]})
-    small = config.detector.model_copy(update={"engine": engine, "family": family})
+    small = config.detector.model_copy(update={"engine": engine, "family": family,
+                                                    "weights": "none"})
     config = config.model_copy(update={"detector": small})
     ctx = context(config, tmp_path)
     _, detector = models(config)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_stage import context, make_data, models, settings
 from torch import Tensor, nn
 
-from musicon.datasets.records import UserError
+from musicon.datasets.files import sha256
+from musicon.datasets.records import Manifest, UserError
 from musicon.detect.adaptation import adapt
 from musicon.detect.adaptation.base import AdaptedTask, ClassifierPart, DetectorPart
 from musicon.detect.adaptation.targets import Targets
 from musicon.detect.adaptation.teacher import Confidence, Settings, Teacher
 from musicon.detect.crops import ClassifierTask
+from musicon.detect.detectors.task import DetectorTask
 from musicon.detect.training import StageContext
 
 
@@ -108,6 +114,74 @@ def test_the_detector_learns_sure_boxes_and_not_where_they_end(data: Path, tmp_p
     method.begin(1.0, silent)
     assert method.losses(student, (views[:1], views[:1], allowed[:1])) == {}
     assert len(student.taught) == 3
+
+
+def test_no_empty_box_is_learnt(data: Path, tmp_path: Path) -> None:
+    """Some engines leave one where they cut a box off at the edge, and refuse to learn it."""
+    ctx = stage(data, tmp_path, least_confidence=0.0, most_confidence=0.0)
+    method = Teacher(ctx.stage.adaptation[0], DetectorPart(ctx),  # type: ignore[arg-type]
+                     Targets(ctx, ctx.stage.adaptation[0]))
+    row = {"boxes": torch.tensor([[0.0, 96, 0, 99], [10, 10, 60, 50], [5, 5, 9, 5.5]]),
+           "scores": torch.tensor([0.9, 0.8, 0.9]), "labels": torch.ones(3, dtype=torch.int64)}
+    boxes, sure = method._sure(row, torch.ones(3, dtype=torch.bool), agnostic=True)
+    assert boxes[sure].tolist() == [[10, 10, 60, 50]]
+
+
+@pytest.mark.parametrize(("engine", "family"), [
+    ("torchvision", "fasterrcnn"), ("torchvision", "fcos"), ("torchvision", "retinanet"),
+    ("torchvision", "ssdlite"), ("yolox", "yolox_nano"), ("detectron2", "fasterrcnn"),
+    ("detectron2", "retinanet")])
+def test_every_engine_learns_from_its_teacher(data: Path, tmp_path: Path, engine: str, family: str,
+                                              need_engine: Callable[[str], None]) -> None:
+    need_engine(engine)
+    ctx = stage(data, tmp_path, least_confidence=0.0, most_confidence=0.0, use_labels=False)
+    small = ctx.config.detector.model_copy(update={"engine": engine, "family": family,
+                                                     "weights": "none"})
+    ctx = context(ctx.config.model_copy(update={"detector": small}), tmp_path)
+    _, detector = models(ctx.config)
+    task = adapt(DetectorTask(detector, ctx), ctx)
+    assert isinstance(task, AdaptedTask)
+    rng = np.random.default_rng(0)
+    batch = task.collate([task.example(task.draw(rng), rng) for _ in range(4)])
+    average = copy.deepcopy(task.model).eval()
+    average.network.detect = Says([[0.0]], [0.9, 0.8]).detect
+    task.before_step(1.0, average)
+    terms = task.losses(task.model.train(), batch)
+    taught = {name: term for name, term in terms.items() if name.startswith("pseudo_")}
+    assert taught and all(torch.isfinite(term) for term in taught.values())
+    torch.stack(list(taught.values())).sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in detector.parameters())
+
+
+def test_a_styled_version_shows_the_same_window(data: Path, tmp_path: Path) -> None:
+    """The bank's versions here are negatives, so that the two looks add up to white."""
+    bank = tmp_path / "bank"
+    bank.mkdir()
+    manifest = Manifest.read(data / "art")
+    versions = []
+    for record in manifest.select(split="train").images:
+        file = manifest.path(record)
+        Image.fromarray(255 - np.asarray(Image.open(file))).save(bank / file.name)
+        versions.append(replace(record, extra={"content_sha256": sha256(file)}))
+    replace(manifest, images=tuple(versions), root=bank).write(bank)
+    ctx = stage(data, tmp_path, bank=str(bank))
+    targets = Targets(ctx, ctx.stage.adaptation[0])
+    targets.styled_share = 1.0
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        window = targets.draw(rng)
+        assert (targets.look(window, rng) == 255 - targets.plain(window)).all()
+
+
+def test_the_strong_view_is_changed_at_the_networks_size(data: Path, tmp_path: Path) -> None:
+    """Noise that is shrunk with a larger window averages out."""
+    ctx = stage(data, tmp_path)
+    method = Teacher(ctx.stage.adaptation[0], ClassifierPart(ctx),  # type: ignore[arg-type]
+                     Targets(ctx, ctx.stage.adaptation[0]))
+    seen: list[tuple[int, ...]] = []
+    method.strong = lambda image, rng: seen.append(image.shape) or image  # type: ignore[assignment,return-value,func-returns-value]
+    method.example(np.random.default_rng(0))
+    assert seen == [(48, 48, 3)]
 
 
 def test_only_training_pictures_with_what_is_known_of_them(data: Path, tmp_path: Path) -> None:
