@@ -1,9 +1,10 @@
 """How much of a name is sure: the instrument, its family, or only that it is an instrument.
 
 A model that hesitates between lute, theorbo and mandora knows that it sees a lute of some kind.
-Where no single name holds enough of the classifier's probability but a family does, the name backs
-off to the family, and from there to "musical instrument" (cf. Deng et al., "Hedging Your Bets",
-CVPR 2012). Families are the taxonomy's.
+Where no single name holds enough of the classifier's probability but a family does (lutes), the
+name backs off to the family, from there to the family's kin (plucked lutes, guitars among them) and
+to "musical instrument" (cf. Deng et al., "Hedging Your Bets", CVPR 2012). Families and kin are the
+taxonomy's.
 """
 
 from __future__ import annotations
@@ -22,50 +23,80 @@ _UNKNOWN = "unclassified"
 
 
 class SureName(NamedTuple):
-    """What may be said of a box, and on which of ``LEVELS`` that is."""
+    """What may be said of a box, and on which of ``LEVELS`` that is; a family's kin is a family."""
 
     name: str
     level: str
 
 
 @lru_cache(maxsize=4096)
-def family_of(name: str) -> str:
-    """The family of an instrument in museum vocabulary (``violin``: ``violins``).
+def circles_of(name: str) -> tuple[str, str]:
+    """An instrument's family in museum vocabulary and its kin: ``violins``, ``bowed strings``.
 
-    Where the taxonomy has none, the wider circle (``bowed strings``); of a name that it does not
-    know, the name itself, which is then a family of its own.
+    Where the taxonomy has only one of them, that one twice; of a name without either, and of one
+    that it does not know, the name itself, which is then a family of its own.
     """
     # Read only when a name backs off or is scored: the table is large.
     from musicon.datasets.taxonomy import Taxonomy
 
     instrument = Taxonomy.load().find(name).instrument
     if instrument is None:
-        return name
-    return next((circle for circle in (instrument.family, instrument.kin) if circle != _UNKNOWN),
-                instrument.name)
+        return name, name
+    known = [circle for circle in (instrument.family, instrument.kin) if circle != _UNKNOWN]
+    known = known or [instrument.name]
+    return known[0], known[-1]
+
+
+def family_of(name: str) -> str:
+    """The family of an instrument, as ``circles_of`` has it."""
+    return circles_of(name)[0]
+
+
+@dataclass(frozen=True)
+class Circles:
+    """Groups of classes.
+
+    Attributes:
+        names: The F groups, sorted.
+        member: bool (L, F), which class is of which group.
+    """
+
+    names: tuple[str, ...]
+    member: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, each: Sequence[str]) -> Circles:
+        """The groups that L classes belong to, one each."""
+        names = tuple(sorted(set(each)))
+        return cls(names, np.array([[group == name for name in names] for group in each], bool)
+                   .reshape(len(each), len(names)))
+
+    def sure(self, shares: NDArray[np.float64], least: float) -> str | None:
+        """The group that holds at least so much of the classes' shares (L,), if one does."""
+        held = shares @ self.member
+        return self.names[int(held.argmax())] if held.max() >= least else None
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Classes in label order and their families.
+    """Classes in label order, and the circles that they belong to.
 
     Attributes:
         names: The L instruments.
-        families: The F families, sorted.
-        member: bool (L, F), which class is of which family.
+        families: Their families.
+        kin: The families' kin.
     """
 
     names: tuple[str, ...]
-    families: tuple[str, ...]
-    member: NDArray[np.bool_]
+    families: Circles
+    kin: Circles
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Hierarchy:
         """The hierarchy of a model's classes."""
-        each = [family_of(name) for name in names]
-        families = tuple(sorted(set(each)))
-        return cls(tuple(names), families, np.array(each)[:, None] == np.array(families)[None]
-                   if names else np.zeros((0, 0), bool))
+        each = [circles_of(name) for name in names]
+        return cls(tuple(names), Circles.of([family for family, _ in each]),
+                   Circles.of([kin for _, kin in each]))
 
     def back_off(self, probabilities: NDArray[np.floating], labels: NDArray[np.integer],
                  sure: float) -> tuple[SureName, ...]:
@@ -78,13 +109,11 @@ class Hierarchy:
         """
         instruments = np.asarray(probabilities, np.float64)[:, 1:]
         shares = instruments / np.maximum(instruments.sum(1, keepdims=True), 1e-12)
-        by_family = shares @ self.member
-        found = []
-        for row, group, label in zip(shares, by_family, labels, strict=True):
-            if row[label - 1] >= sure:
-                found.append(SureName(self.names[label - 1], "leaf"))
-            elif group.max() >= sure:
-                found.append(SureName(self.families[int(group.argmax())], "family"))
-            else:
-                found.append(SureName(INSTRUMENT, "instrument"))
-        return tuple(found)
+        return tuple(self._back_off(row, int(label), sure)
+                     for row, label in zip(shares, labels, strict=True))
+
+    def _back_off(self, shares: NDArray[np.float64], label: int, sure: float) -> SureName:
+        if shares[label - 1] >= sure:
+            return SureName(self.names[label - 1], "leaf")
+        circle = self.families.sure(shares, sure) or self.kin.sure(shares, sure)
+        return SureName(circle, "family") if circle else SureName(INSTRUMENT, "instrument")

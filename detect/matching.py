@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.detect.hierarchy import LEVELS, SureName, family_of
+from musicon.detect.hierarchy import LEVELS, SureName, circles_of, family_of
 
 FALSE_ALARM = -1
 IGNORED = -2
@@ -202,7 +202,7 @@ def level_scores(matched: Sequence[MatchedImage], names: Mapping[int, str],
             if image.sure is not None:
                 name, level = image.sure[row]
                 sure[level][0] += 1
-                sure[level][1] += {"leaf": given == true, "family": name == family_of(true),
+                sure[level][1] += {"leaf": given == true, "family": name in circles_of(true),
                                    "instrument": True}[level]
     found, hits = count(matched, threshold), sum(right)
     shown, to_find = found.hits + found.false_alarms, found.hits + found.misses

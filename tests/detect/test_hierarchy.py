@@ -35,6 +35,23 @@ def test_names_back_off_by_hand() -> None:
     assert hierarchy.back_off(np.zeros((0, 5)), np.zeros(0, int), 0.5) == ()
 
 
+def test_where_the_families_are_in_doubt_their_kin_may_be_sure() -> None:
+    """Guitars, mandolins and lutes are three families, and all of them plucked lutes."""
+    names = ("guitar", "mandolin", "lute", "trumpet")
+    found = Hierarchy.of(names).back_off(np.array([[0.0, 0.4, 0.3, 0.25, 0.05],
+                                                   [0.0, 0.2, 0.1, 0.1, 0.6],
+                                                   [0.0, 0.2, 0.2, 0.1, 0.5]]),
+                                         np.array([1, 4, 4]), 0.55)
+    kin = Taxonomy.load()["guitar"].kin
+    assert found == (SureName(kin, "family"), SureName("trumpet", "leaf"),
+                     SureName(INSTRUMENT, "instrument"))
+    assert kin == Taxonomy.load()["lute"].kin != Taxonomy.load()["lute"].family
+    image = MatchedImage(1, np.array([[0, 0, 10, 10.0]]), np.array([3]), np.zeros(1, bool),
+                         np.array([[0, 0, 10, 10.0]]), np.array([0.9]), np.array([1]),
+                         np.array([0]), False, (found[0],))
+    assert level_scores([image], dict(enumerate(names, 1)), 0.5).sure == {"family": (1, 1)}
+
+
 @given(seed=st.integers(0, 10_000), sure=st.floats(0.01, 1), more=st.floats(0, 1))
 def test_asking_for_more_never_makes_a_name_narrower(seed: int, sure: float, more: float) -> None:
     rng = np.random.default_rng(seed)
