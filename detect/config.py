@@ -255,7 +255,7 @@ class StageConfig(Settings):
     manifest: Path
     """Manifest file or folder of the stage's own images."""
     keep_classes: bool = False
-    """Go on knowing the parent's classes that ``manifest`` does not have."""
+    """Know the classes of the parent, and of ``rehearsal``, that ``manifest`` does not have."""
     backgrounds: tuple[Path, ...] = ()
     """Manifests whose instrument-free images give negatives and grounds for composites."""
     cutouts: tuple[Path, ...] = ()

@@ -133,8 +133,7 @@ class Stage:
             self.parent = load_model(folder, fabric.device)
             self.parent_hash = sha256(folder / WEIGHTS)
         manifest = Manifest.read(self.settings.manifest)
-        self.categories = stage_categories(shown_classes(manifest), self.parent,
-                                           self.settings.keep_classes)
+        self.categories = stage_categories(shown_classes(manifest), self._kept_classes())
         self.source = manifest.info.get("source")
         if self.parent is not None and self.parent.lineage.get("source") != self.source:
             self.source = None  # the model has learnt from more than one
@@ -142,6 +141,14 @@ class Stage:
         cache = run.cache / digest({**self.fingerprint, "fits": None, "fusion": None})[:12]
         self.context = StageContext(name, config, self.categories, cache, fabric.device, quiet,
                                     self.parent)
+
+    def _kept_classes(self) -> list[Sequence[Category]]:
+        """Classes to know beside the manifest's own: the parent's and each rehearsed manifest's."""
+        if not self.settings.keep_classes:
+            return []
+        rehearsed = [shown_classes(Manifest.read(path), quiet=True)
+                     for path in self.settings.rehearsal]
+        return [self.parent.categories if self.parent else (), *rehearsed]
 
     def train(self) -> StageResult:
         """Train what is not trained yet, and write the model folder."""
@@ -318,25 +325,24 @@ def without_temperature(classifier: Any) -> dict[str, Tensor]:
     return {name: value for name, value in classifier.state_dict().items() if name != "temperature"}
 
 
-def shown_classes(manifest: Manifest) -> list[Category]:
+def shown_classes(manifest: Manifest, *, quiet: bool = False) -> list[Category]:
     """Classes of which the training split has at least one picture; the others are logged."""
     shown = {label for record in manifest.select(split="train").images
              for label in record.known_labels}
     absent = [category.name for category in manifest.categories if category.id not in shown]
-    if absent:
+    if absent and not quiet:
         log.info("no training picture of: %s", ", ".join(absent))
     return [category for category in manifest.categories if category.id in shown]
 
 
-def stage_categories(own: Sequence[Category], parent: LoadedModel | None,
-                     keep: bool) -> tuple[Category, ...]:
-    """Classes of a stage in label order: its data's by id, then the parent's others if kept."""
+def stage_categories(own: Sequence[Category],
+                     kept: Sequence[Sequence[Category]]) -> tuple[Category, ...]:
+    """Classes of a stage in label order: its data's by id, then of each kept list the others."""
     categories = sorted(own, key=lambda category: category.id)
-    if parent is not None and keep:
-        known = set(same_classes([c.name for c in parent.categories],
-                                 [c.name for c in categories]).values())
+    for more in kept:
+        known = set(same_classes([c.name for c in more], [c.name for c in categories]).values())
         last = max((category.id for category in categories), default=0)
-        others = [category for category in parent.categories if category.name not in known]
+        others = [category for category in more if category.name not in known]
         categories += [replace(category, id=last + i) for i, category in enumerate(others, 1)]
     return tuple(categories)
 
