@@ -34,11 +34,13 @@ class NamedCrops:
     Attributes:
         probabilities: (N, C + 1); column 0 is the negative class.
         labels: (N,), columns of the true classes.
+        images: (N,), ids of the pictures.
         left_out: Crops of classes that the model does not know.
     """
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
+    images: NDArray[np.int64]
     left_out: int
 
 
@@ -117,7 +119,7 @@ def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
             if image is None:
                 rejects.add(data.path(record), reason)
             elif is_named(record):
-                pictures.add(image, [[0, 0, image.shape[1], image.shape[0]]],
+                pictures.add(record.id, image, [[0, 0, image.shape[1], image.shape[0]]],
                              record.known_labels)
             else:
                 to_search.append((record, image))
@@ -128,7 +130,8 @@ def run_model(detector: ArtworkDetector, data: Manifest, *, batch_size: int = 8,
         for record, image in to_search:
             boxes = [box for box in record.boxes if not box.iscrowd]
             scale = [image.shape[1] / record.width, image.shape[0] / record.height] * 2
-            crops.add(image, as_boxes([box.xyxy for box in boxes]) * np.array(scale, np.float32),
+            crops.add(record.id, image,
+                      as_boxes([box.xyxy for box in boxes]) * np.array(scale, np.float32),
                       [box.label for box in boxes])
     if records and len(rejects) == len(records):
         file, reason = rejects.rows[0]
@@ -150,9 +153,11 @@ class _Naming:
         self.detector, self.columns, self.common = detector, columns, common
         self.rows = [np.zeros((0, 1 + max(columns)), np.float32)]
         self.labels: list[int] = []
+        self.images: list[int] = []
         self.left_out = 0
 
-    def add(self, image: NDArray[np.uint8], boxes: object, labels: Sequence[int]) -> None:
+    def add(self, image_id: int, image: NDArray[np.uint8], boxes: object,
+            labels: Sequence[int]) -> None:
         """Classify boxes (N, 4) of one image; those of classes that are not shared are counted."""
         known = [i for i, label in enumerate(labels) if label in self.common]
         self.left_out += len(labels) - len(known)
@@ -160,11 +165,12 @@ class _Naming:
             said = self.detector.classify(image, as_boxes(boxes)[known])
             self.rows.append(_merged(said, self.columns))
             self.labels += [self.common[labels[i]] for i in known]
+            self.images += [image_id] * len(known)
 
     def result(self) -> NamedCrops:
         """All of it."""
         return NamedCrops(np.concatenate(self.rows), np.array(self.labels, np.int64),
-                          self.left_out)
+                          np.array(self.images, np.int64), self.left_out)
 
 
 def _crop_columns(model: Sequence[Category], data: Manifest) -> tuple[list[int], dict[int, int]]:

@@ -5,6 +5,7 @@ seeds, and the data sets whose test split is scored. Every variant is trained on
 last stage's model is scored. What is done is kept, and stages that variants have in common are
 trained once (``reuse.py``). Differences are to the first variant, with 95% intervals of a paired
 bootstrap: each round draws the same pictures for both variants, and averages over the seeds.
+Where two variants know different classes, so that other crops are named, they have no difference.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ FIGURES = {name: STAGE_FIGURES[name] for name in ("picture_top1", "crop_top1", "
 NAMING = ("crop_top1", "picture_top1")
 """Figures of the classifier alone: a grid of no others searches no picture."""
 KEPT = "scored.json"
+FORM = 2
+"""Of that file; what was kept in another is scored anew."""
 MINUTES = "minutes"
 
 
@@ -87,23 +90,37 @@ class Grid(Settings):
 
 
 @dataclass(frozen=True)
+class Naming:
+    """Crops, or whole pictures, as the classifier alone names them.
+
+    Attributes:
+        right: bool (N,), whether each was named rightly.
+        images: (N,), ids of the pictures.
+    """
+
+    right: NDArray[np.bool_]
+    images: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Scored:
     """One variant with one seed on one data set.
 
     Attributes:
         figures: Name -> value, of those that could be measured.
-        right: Figure -> bool (N,), whether each crop or picture was named rightly.
+        naming: Figure -> what was named, and how.
         pooled: The found boxes; None where no image is boxed.
     """
 
     figures: Mapping[str, float]
-    right: Mapping[str, NDArray[np.bool_]]
+    naming: Mapping[str, Naming]
     pooled: PooledBoxes | None
 
     def write(self, file: Path, key: str) -> None:
         """Keep it for the next run of the same grid."""
         document = {"key": key, "figures": self.figures,
-                    "right": {name: rows.tolist() for name, rows in self.right.items()},
+                    "naming": {figure: {name: value.tolist() for name, value in vars(said).items()}
+                               for figure, said in self.naming.items()},
                     "pooled": self.pooled and {name: value.tolist()
                                                for name, value in vars(self.pooled).items()}}
         write_atomic(file, json.dumps(document))
@@ -119,7 +136,9 @@ class Scored:
             return None
         pooled = document["pooled"]
         return cls(document["figures"],
-                   {name: np.array(rows, bool) for name, rows in document["right"].items()},
+                   {figure: Naming(np.array(said["right"], bool),
+                                   np.array(said["images"], np.int64))
+                    for figure, said in document["naming"].items()},
                    pooled and PooledBoxes(
                        np.array(pooled["scores"], float), np.array(pooled["hits"], bool),
                        np.array(pooled["image"], np.int64), np.array(pooled["to_find"], np.int64)))
@@ -196,7 +215,8 @@ def _one(config: Config, overrides: Sequence[str], stages: Sequence[str], grid: 
         out = folder.parent / "evaluation" / test
         naming = set(grid.figures) <= set(NAMING)
         key = digest({"model": [sha256(folder / name) for name in (LINEAGE, CONFIG)],
-                      "data": sha256(manifest_file(manifest)), "split": split, "naming": naming})
+                      "data": sha256(manifest_file(manifest)), "split": split, "naming": naming,
+                      "form": FORM})
         known = Scored.read(out / KEPT, key)
         if known is None:
             known = (_named(folder, manifest, split, quiet) if naming else
@@ -211,19 +231,19 @@ def _named(folder: Path, manifest: Path, split: str, quiet: bool) -> Scored:
     """What the classifier alone names rightly."""
     data = select_split(Manifest.read(manifest), split, manifest)
     said = run_model(ArtworkDetector.load(folder), data, search=False, quiet=quiet)
-    right = _right(said.crops, said.pictures)
-    return Scored({key: float(row.mean()) for key, row in right.items()}, right, None)
+    naming = _naming(said.crops, said.pictures)
+    return Scored({key: float(row.right.mean()) for key, row in naming.items()}, naming, None)
 
 
 def _scored(result: EvaluationResult) -> Scored:
     values = {key: value for key, value in bar_values(result).items() if value is not None}
     matched = result.metrics.matched
-    return Scored(values, _right(result.named_crops, result.named_pictures),
+    return Scored(values, _naming(result.named_crops, result.named_pictures),
                   pool(matched) if matched else None)
 
 
-def _right(crops: NamedCrops | None, pictures: NamedCrops | None) -> dict[str, NDArray[np.bool_]]:
-    return {key: said.probabilities.argmax(axis=1) == said.labels
+def _naming(crops: NamedCrops | None, pictures: NamedCrops | None) -> dict[str, Naming]:
+    return {key: Naming(said.probabilities.argmax(axis=1) == said.labels, said.images)
             for key, said in zip(NAMING, (crops, pictures), strict=True)
             if said is not None and len(said.labels)}
 
@@ -235,7 +255,7 @@ def compare(scored: Mapping[str, Mapping[int, Mapping[str, Scored]]],
     Args:
         scored: Variant -> seed -> data set -> scores; every variant has the same seeds.
         figures: Names of figures; those that could not be measured have no row, and no difference
-            where the first variant lacks them.
+            where the first variant lacks them, or has them of other crops.
     """
     first = next(iter(scored))
     rows: list[dict[str, Any]] = []
@@ -250,10 +270,11 @@ def compare(scored: Mapping[str, Mapping[int, Mapping[str, Scored]]],
                 row: dict[str, Any] = {"test": test, "figure": figure, "variant": variant,
                                        "values": values}
                 if variant != first:
-                    row["difference"] = None if base is None else mean(values) - mean(base)
-                    row["interval"] = _interval(
-                        [found[test] for found in scored[first].values()],
-                        [found[test] for found in seeds.values()], figure)
+                    pairs = [(scored[first][seed][test], found[test])
+                             for seed, found in seeds.items()]
+                    alike = base is not None and all(_comparable(*p, figure) for p in pairs)
+                    row["difference"] = mean(values) - mean(base) if base and alike else None
+                    row["interval"] = _interval(pairs, figure) if alike else None
                 rows.append(row)
     return rows
 
@@ -266,17 +287,19 @@ def _over_seeds(seeds: Mapping[int, Mapping[str, Scored]], test: str,
     return known if len(known) == len(values) else None
 
 
-def _interval(before: Sequence[Scored], after: Sequence[Scored],
-              figure: str) -> list[float] | None:
+def _comparable(before: Scored, after: Scored, figure: str) -> bool:
+    """Whether a figure is of the same crops or pictures."""
+    if figure in before.naming and figure in after.naming:
+        return np.array_equal(before.naming[figure].images, after.naming[figure].images)
+    return True
+
+
+def _interval(pairs: Sequence[tuple[Scored, Scored]], figure: str) -> list[float] | None:
     """95% interval of the mean difference over seeds; None for figures without a bootstrap."""
-    measures = [(_measure(a, figure), _measure(b, figure))
-                for a, b in zip(before, after, strict=True)]
-    count = _count(before[0], figure)
+    measures = [(_measure(before, figure), _measure(after, figure)) for before, after in pairs]
+    count = _count(pairs[0][0], figure)
     if count == 0 or any(a is None or b is None for a, b in measures):
         return None
-    if any(_count(s, figure) != count for s in (*before, *after)):
-        raise UserError("a paired comparison needs all variants scored on the same pictures; "
-                        "the data changed between two runs: begin anew with another output")
     rng, differences = np.random.default_rng(0), []
     for _ in range(ROUNDS):
         weights = rng.multinomial(count, np.full(count, 1 / count))
@@ -287,9 +310,9 @@ def _interval(before: Sequence[Scored], after: Sequence[Scored],
 
 
 def _count(scored: Scored, figure: str) -> int:
-    """Pictures, or crops, that a figure is measured on."""
-    if figure in scored.right:
-        return len(scored.right[figure])
+    """Pictures that a figure is measured on."""
+    if figure in scored.naming:
+        return len(np.unique(scored.naming[figure].images))
     if figure == "agnostic_ap50" and scored.pooled is not None:
         return len(scored.pooled.to_find)
     return 0
@@ -298,9 +321,10 @@ def _count(scored: Scored, figure: str) -> int:
 def _measure(scored: Scored, figure: str,
              ) -> Callable[[NDArray[np.int64]], float | None] | None:
     """The figure as a function of how often each picture counts."""
-    if figure in scored.right:
-        right = scored.right[figure]
-        return lambda weights: float((weights * right).sum() / weights.sum())
+    if figure in scored.naming:
+        said = scored.naming[figure]
+        place = np.unique(said.images, return_inverse=True)[1]
+        return lambda weights: float(np.average(said.right, weights=weights[place]))
     if figure == "agnostic_ap50" and scored.pooled is not None:
         pooled = scored.pooled
         return lambda weights: average_precision(pooled, weights)
@@ -330,11 +354,15 @@ def _write(output: Path, rows: Sequence[Mapping[str, Any]],
     document = {"seeds": list(seeds), "rows": list(rows), "minutes": dict(minutes)}
     write_atomic(output / "ablation.json", json.dumps(document, indent=1))
     write_atomic(output / "ablation.md", f"{markdown(_table(rows, minutes))}\n")
-    write_atomic(output / "ablation.png", _plot(rows))
+    write_atomic(output / "ablation.png", _plot(rows, minutes))
 
 
-def _plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """One panel a data set and figure: a bar a variant, a dot a seed."""
+def _plot(rows: Sequence[Mapping[str, Any]], minutes: Mapping[str, Sequence[float]]) -> bytes:
+    """One panel a data set and figure: a bar a variant, a dot a seed, a line the interval.
+
+    The interval is that of the difference, drawn around the first variant's mean: where it holds
+    that one's bar end (the dotted line), nothing tells the two apart. The last panel is the cost.
+    """
     from matplotlib.figure import Figure
 
     from musicon.detect.plots import to_png
@@ -342,14 +370,22 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
     panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         panels.setdefault((row["test"], row["figure"]), []).append(row)
+    panels["training", MINUTES] = [{"variant": variant, "values": taken}
+                                   for variant, taken in minutes.items()]
     height = 1.0 + 0.32 * max(len(panel) for panel in panels.values())
     figure = Figure(figsize=(9, height * -(-len(panels) // 2)), layout="constrained")
     axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
     for axis, ((test, name), panel) in zip(axes, panels.items(), strict=False):
+        first = mean(panel[0]["values"])
+        if "difference" not in panel[0] and name != MINUTES:
+            axis.axvline(first, color="#777777", lw=0.8, ls=":")
         for place, row in enumerate(panel):
             axis.barh(place, mean(row["values"]),
                       color="#9db8d2" if "difference" in row else "#c9c9c9")
             axis.plot(row["values"], [place] * len(row["values"]), "o", color="#22364a", ms=3)
+            if row.get("interval"):
+                axis.plot([first + end for end in row["interval"]], [place + 0.28] * 2,
+                          color="#b5532a", lw=1.6, solid_capstyle="butt")
         axis.set_yticks(range(len(panel)), [row["variant"] for row in panel], fontsize=8)
         axis.invert_yaxis()
         axis.set_xlim(left=0)

@@ -12,15 +12,16 @@ import pytest
 import yaml
 from scipy.stats import bootstrap
 
-from musicon.detect.benchmarks.ablation import Scored, _write, compare, read_grid
+from musicon.detect.benchmarks.ablation import Naming, Scored, _write, compare, read_grid
 from musicon.detect.config import ConfigError
 from musicon.detect.matching import PooledBoxes
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def crops(right: np.ndarray) -> Scored:
-    return Scored({"crop_top1": float(right.mean())}, {"crop_top1": right}, None)
+def crops(right: np.ndarray, images: np.ndarray | None = None) -> Scored:
+    images = np.arange(len(right)) if images is None else images
+    return Scored({"crop_top1": float(right.mean())}, {"crop_top1": Naming(right, images)}, None)
 
 
 def test_the_interval_is_scipys_paired_bootstrap() -> None:
@@ -36,6 +37,26 @@ def test_the_interval_is_scipys_paired_bootstrap() -> None:
     assert rows[1]["interval"] == pytest.approx([expected.low, expected.high], abs=0.012)
 
 
+def test_a_round_draws_pictures_with_all_their_crops() -> None:
+    """Five crops of each of 80 pictures, named alike: they tell no more than one would."""
+    rng = np.random.default_rng(2)
+    before, after = rng.random(80) < 0.3, rng.random(80) < 0.5
+    rows = compare({name: {0: {"art": crops(np.repeat(right, 5), np.repeat(np.arange(80) + 7, 5))}}
+                    for name, right in (("plain", before), ("bank", after))}, ["crop_top1"])
+    expected = bootstrap((after.astype(float) - before,), np.mean, method="percentile",
+                         n_resamples=5000, rng=np.random.default_rng(1)).confidence_interval
+    assert rows[1]["interval"] == pytest.approx([expected.low, expected.high], abs=0.03)
+
+
+def test_variants_that_know_other_classes_have_no_difference() -> None:
+    """A model of fewer classes is asked about fewer crops."""
+    few = crops(np.array([True, False]), np.array([1, 3]))
+    more = crops(np.array([True, False, True]), np.array([1, 3, 3]))
+    rows = compare({"few": {0: {"art": few}}, "more": {0: {"art": more}}}, ["crop_top1"])
+    assert [row["values"] for row in rows] == [[0.5], [pytest.approx(2 / 3)]]
+    assert rows[1]["difference"] is None and rows[1]["interval"] is None
+
+
 def test_seeds_are_averaged_and_the_same_model_differs_by_nothing() -> None:
     pooled = PooledBoxes(np.array([0.9, 0.8, 0.3]), np.array([True, False, True]),
                          np.array([0, 1, 2]), np.array([1, 1, 1]))
@@ -48,13 +69,14 @@ def test_seeds_are_averaged_and_the_same_model_differs_by_nothing() -> None:
 def test_scores_are_kept_for_the_same_model_and_pictures_alone(tmp_path: Path) -> None:
     pooled = PooledBoxes(np.array([0.9, 0.8, 0.3]), np.array([True, False, True]),
                          np.array([0, 1, 2]), np.array([1, 1, 1]))
-    scored = Scored({"agnostic_ap50": 0.5}, {"crop_top1": np.array([True, False])}, pooled)
+    scored = Scored({"agnostic_ap50": 0.5}, {"crop_top1": Naming(np.array([True, False]),
+                                                         np.array([4, 9]))}, pooled)
     assert Scored.read(tmp_path / "scored.json", "a") is None
     scored.write(tmp_path / "scored.json", "a")
     again = Scored.read(tmp_path / "scored.json", "a")
     assert again is not None and again.figures == scored.figures and again.pooled is not None
     np.testing.assert_equal(vars(again.pooled), vars(pooled))
-    np.testing.assert_equal(dict(again.right), dict(scored.right))
+    np.testing.assert_equal(vars(again.naming["crop_top1"]), vars(scored.naming["crop_top1"]))
     assert Scored.read(tmp_path / "scored.json", "b") is None
 
 
