@@ -1,4 +1,5 @@
-"""Speed and memory of an inference: end to end against the bare model, N images against 10 N.
+"""Speed and memory of an inference: end to end against the bare model, N images against 10 N,
+and one big scan.
 
 The bare model is ``ArtworkDetector.predict`` on the same images, decoded beforehand, in the same
 batches. End to end adds finding, decoding, drawing and writing. Both are timed in turn in one
@@ -20,6 +21,7 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from musicon.datasets import memory
 from musicon.datasets.command import DONE, DONE_WITH_REJECTS, SummaryTable, count, progress
@@ -27,11 +29,14 @@ from musicon.datasets.images import ImageError, decode_reduced
 from musicon.datasets.records import UserError
 from musicon.detect.inference import InferenceOptions, Listing, list_images, run_inference
 from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector
+from musicon.detect.tiling import TestTime
 
 SPEED_BAR = 0.8
 """Least share of the bare model's speed."""
 MEMORY_BAR = 1.1
 """Most that the peak may grow from N to 10 N images."""
+SCAN_BAR = 4 << 30
+"""Most bytes that one scan may take."""
 MEGABYTE = 1 << 20
 
 
@@ -61,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--memory", type=int, metavar="N", default=0,
         help="also compare the memory peaks of N and 10 N images (default: 0, don't)")
+    add("--scan", type=int, metavar="SIDE", default=0,
+        help="also search a TIFF of SIDE x SIDE pixels, made of the first image (default: 0, don't)")
+    add("--zoom", nargs="+", type=float, default=[], metavar="Z",
+        help="look at overlapping tiles of the scan too, as infer.py does")
     add("--quiet", action="store_true", help="no progress bars")
 
 
@@ -81,6 +90,11 @@ def run(options: argparse.Namespace) -> int:
             peaks = [measure_peak(model, listing.files, count, settings, options.device,
                                   Path(scratch)) for count in (options.memory, 10 * options.memory)]
             met = _report_memory(options.memory, peaks) and met
+        if options.scan:
+            peak, seconds = measure_scan(model, listing.files[0], options.scan, settings,
+                                         options.device, Path(scratch),
+                                         TestTime(zooms=tuple(options.zoom)))
+            met = _report_scan(options.scan, peak, seconds) and met
     return DONE if met else DONE_WITH_REJECTS
 
 
@@ -116,23 +130,53 @@ def measure_peak(model: Path, files: Sequence[str], count: int, settings: Infere
     for number in range(count):
         source = Path(files[number % len(files)])
         (folder / f"{number:07}{source.suffix}").symlink_to(source)
+    return _search_apart(model, folder, scratch / f"out{count}", settings, device, TestTime())[0]
+
+
+def measure_scan(model: Path, file: str, side: int, settings: InferenceOptions, device: str,
+                 scratch: Path, test_time: TestTime) -> tuple[int, float]:
+    """Peak memory in bytes, and seconds, of a process that searches one big TIFF.
+
+    Args:
+        model: Model folder.
+        file: An image, of which copies side by side make the scan.
+        side: Of the scan, in pixels.
+        settings: Of the search.
+        device: Where the model runs.
+        scratch: Folder for the scan, which takes up to three bytes a pixel, and the results.
+        test_time: Further looks.
+    """
+    image = _decoded(file)
+    height, width = image.shape[:2]
+    folder = scratch / "scan"
+    folder.mkdir()
+    tiled = np.tile(image, (-(-side // height), -(-side // width), 1))[:side, :side]
+    Image.fromarray(tiled).save(folder / "scan.tif", compression="tiff_lzw")
+    del tiled
+    return _search_apart(model, folder, scratch / "out-scan", settings, device, test_time)
+
+
+def _search_apart(model: Path, folder: Path, out: Path, settings: InferenceOptions, device: str,
+                  test_time: TestTime) -> tuple[int, float]:
+    """Search a folder in a process of its own: its peak memory in bytes, and the seconds."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_search_and_tell, args=(
-        sender, model, folder, scratch / f"out{count}", settings, device))
+        sender, model, folder, out, settings, device, test_time))
     child.start()
     child.join()
     if not receiver.poll():
-        raise UserError(f"the run over {count} images failed; its message is above")
-    peak: int = receiver.recv()
-    return peak
+        raise UserError(f"the run over {folder} failed; its message is above")
+    found: tuple[int, float] = receiver.recv()
+    return found
 
 
 def _search_and_tell(sender: Connection, model: Path, folder: Path, out: Path,
-                     settings: InferenceOptions, device: str) -> None:
-    detector = ArtworkDetector.load(model, device)
+                     settings: InferenceOptions, device: str, test_time: TestTime) -> None:
+    detector = ArtworkDetector.load(model, device, test_time=test_time)
+    started = time.perf_counter()
     run_inference(detector, list_images([str(folder)], out), out, settings)
-    sender.send(memory.peak())
+    sender.send((memory.peak(), time.perf_counter() - started))
 
 
 def _time_bare(detector: ArtworkDetector, images: Sequence[NDArray[np.uint8]],
@@ -167,4 +211,11 @@ def _report_memory(count: int, peaks: Sequence[int]) -> bool:
     print(f"memory peak: {small / MEGABYTE:,.0f} MB for {count:,} images, "
           f"{large / MEGABYTE:,.0f} MB for {10 * count:,}: x {large / small:.2f} "
           f"(bar: {MEMORY_BAR}, {'met' if met else 'MISSED'})")
+    return met
+
+
+def _report_scan(side: int, peak: int, seconds: float) -> bool:
+    met = peak <= SCAN_BAR
+    print(f"a scan of {side:,} x {side:,} pixels: memory peak {peak / MEGABYTE:,.0f} MB "
+          f"(bar: {SCAN_BAR / MEGABYTE:,.0f}, {'met' if met else 'MISSED'}), {seconds:,.0f} s")
     return met

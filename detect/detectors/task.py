@@ -120,7 +120,7 @@ class DetectorTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Class-agnostic AP50 on boxed validation images and on composed ones; ``score``: mean."""
+        """Class-agnostic AP50 on boxed validation images and composed ones; ``score``: the same."""
         if self._held_out is None:
             self._held_out = self._validation_images()
         device = next(model.parameters()).device

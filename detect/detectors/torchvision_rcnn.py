@@ -190,8 +190,8 @@ def resolved(cfg: DetectorConfig) -> DetectorConfig:
         ConfigError: A setting of another engine.
     """
     if cfg.config is not None or cfg.weights not in ("auto", "none"):
-        raise ConfigError("detector.config, and a file as detector.weights, are for detectron2; "
-                          "add detector.engine=detectron2, or leave them out")
+        raise ConfigError("detector.config is for detectron2, and a file as detector.weights for "
+                          "detectron2 or yolox; add detector.engine=..., or leave them out")
     return cfg
 
 
