@@ -33,9 +33,10 @@ def settings(given: Any) -> AdaptationConfig:
         return given
     name = given.get("name") if isinstance(given, Mapping) else given
     if not isinstance(given, Mapping) or name not in METHODS:
-        raise ValueError(f"no adaptation method is named {name!r}; write one of "
-                         f"{', '.join(METHODS)}, such as {{name: {METHODS[0]}, targets: "
-                         "[data/google]}")
+        wrong = "the method has no name" if name is None else \
+            f"no adaptation method is named {name!r}"
+        raise ValueError(f"{wrong}; write one of {', '.join(METHODS)} and all that it needs, such "
+                         f"as {{name: {METHODS[0]}, targets: [data/google]}}")
     kind: type[AdaptationConfig] = _module(name).Settings
     try:
         return kind.model_validate(given)

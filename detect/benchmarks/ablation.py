@@ -153,7 +153,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, score, compare; print the table and write ablation.json, .md and .png."""
+    """Train, score, compare; print the table, and after each seed write it, its JSON and plot."""
     grid = read_grid(options.config)
     seeds = tuple(options.seeds or grid.seeds)
     names = [name for name in grid.variants if not options.only or name in options.only]
@@ -173,11 +173,11 @@ def run(options: argparse.Namespace) -> int:
             taken, found = _one(config, overrides, stages, grid, options.quiet)
             scored.setdefault(name, {})[seed] = found
             minutes.setdefault(name, []).append(taken)
-    rows = compare(scored, grid.figures)
-    if not rows:
-        raise UserError(f"{', '.join(grid.figures)}: none of these figures can be measured on "
-                        f"{', '.join(grid.tests)}; give tests that are boxed, or other figures")
-    _write(grid.output, rows, minutes, seeds)
+        rows = compare(scored, grid.figures)
+        if not rows:
+            raise UserError(f"{', '.join(grid.figures)}: none of these figures can be measured on "
+                            f"{', '.join(grid.tests)}; give tests that are boxed, or other figures")
+        _write(grid.output, rows, minutes, list(scored[names[0]]))
     print(f"\n{_table(rows, minutes)}\n\nwritten: {grid.output / 'ablation.md'}, .json, .png")
     return DONE
 

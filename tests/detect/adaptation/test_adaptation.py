@@ -31,6 +31,8 @@ def both(data: Path) -> list[dict[str, object]]:
 def test_unknown_names_and_settings_list_what_there_is(data: Path) -> None:
     with pytest.raises(ConfigError, match="named 'teach'; write one of adversarial, teacher"):
         settings(data, {"name": "teach", "targets": ["x"]})
+    with pytest.raises(ConfigError, match="the method has no name; write one of adversarial"):
+        settings(data, {"burn_in": 0.2})  # as --set on a list of methods would leave it
     with pytest.raises(ConfigError, match=r"burnin: unknown setting; did you mean burn_in\?"):
         settings(data, {"name": "teacher", "targets": ["x"], "burnin": 1})
     with pytest.raises(ConfigError, match="targets: must be given"):
