@@ -295,38 +295,20 @@ def bootstrap_interval(pooled: PooledBoxes, rounds: int = 1000, level: float = 0
     Returns:
         (low, high), or None where there is nothing to find.
     """
-    values = [value for weights in _resamples(len(pooled.to_find), rounds, seed)
+    values = [value for weights in resamples(len(pooled.to_find), rounds, seed)
               if (value := average_precision(pooled, weights)) is not None]
-    return _percentiles(values, level)
+    return percentiles(values, level)
 
 
-def bootstrap_difference(first: PooledBoxes, second: PooledBoxes, rounds: int = 1000,
-                         level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
-    """Interval of AP(second) - AP(first) for two models on the same images (paired bootstrap).
-
-    Each round draws the same images for both, so that what makes a picture hard for either
-    cancels out.
-
-    Raises:
-        ValueError: The two do not come from the same images in the same order.
-    """
-    if not np.array_equal(first.to_find, second.to_find):
-        raise ValueError("a paired comparison needs both models scored on the same images")
-    values = []
-    for weights in _resamples(len(first.to_find), rounds, seed):
-        before, after = average_precision(first, weights), average_precision(second, weights)
-        if before is not None and after is not None:
-            values.append(after - before)
-    return _percentiles(values, level)
-
-
-def _resamples(images: int, rounds: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def resamples(images: int, rounds: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """How often each image (images,) counts, in each round of a bootstrap."""
     rng = np.random.default_rng(seed)
     for _ in range(rounds if images else 0):
         yield rng.multinomial(images, np.full(images, 1 / images))
 
 
-def _percentiles(values: Sequence[float], level: float) -> tuple[float, float] | None:
+def percentiles(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """(low, high) around the middle share ``level`` of the values; None of none."""
     if not values:
         return None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

@@ -9,8 +9,8 @@ lutes are aligned with lutes (Long et al., "Conditional Adversarial Domain Adapt
 2018), and sharpens the classifier's opinion of the target pictures with a weighted entropy loss.
 
 The source is whatever the stage learns from: photos, but also cut-outs pasted into paintings and
-instrument-free paintings, where it has them. The detector's source proposals are those that its head
-learns from, true boxes among them, the target's a sample of all, as no truth is known there.
+instrument-free paintings, where it has them. The detector's source proposals are those that its
+head learns from, true boxes among them, the target's a sample of all: no truth is known there.
 """
 
 from __future__ import annotations

@@ -39,7 +39,13 @@ from musicon.detect.evaluation_run import (
     run_evaluation,
     select_split,
 )
-from musicon.detect.matching import PooledBoxes, average_precision, pool
+from musicon.detect.matching import (
+    PooledBoxes,
+    average_precision,
+    percentiles,
+    pool,
+    resamples,
+)
 from musicon.detect.model_files import CONFIG, LINEAGE
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import NamedCrops, run_model
@@ -291,6 +297,8 @@ def _comparable(before: Scored, after: Scored, figure: str) -> bool:
     """Whether a figure is of the same crops or pictures."""
     if figure in before.naming and figure in after.naming:
         return np.array_equal(before.naming[figure].images, after.naming[figure].images)
+    if before.pooled is not None and after.pooled is not None:
+        return np.array_equal(before.pooled.to_find, after.pooled.to_find)
     return True
 
 
@@ -300,13 +308,13 @@ def _interval(pairs: Sequence[tuple[Scored, Scored]], figure: str) -> list[float
     count = _count(pairs[0][0], figure)
     if count == 0 or any(a is None or b is None for a, b in measures):
         return None
-    rng, differences = np.random.default_rng(0), []
-    for _ in range(ROUNDS):
-        weights = rng.multinomial(count, np.full(count, 1 / count))
+    differences = []
+    for weights in resamples(count, ROUNDS):
         drawn = [(a(weights), b(weights)) for a, b in measures if a is not None and b is not None]
         if all(x is not None and y is not None for x, y in drawn):
             differences.append(mean(y - x for x, y in drawn))  # type: ignore[operator]
-    return [float(q) for q in np.quantile(differences, (0.025, 0.975))] if differences else None
+    interval = percentiles(differences)
+    return list(interval) if interval else None
 
 
 def _count(scored: Scored, figure: str) -> int:

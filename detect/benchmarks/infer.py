@@ -1,5 +1,4 @@
-"""Speed and memory of an inference: end to end against the bare model, N images against 10 N,
-and one big scan.
+"""Speed and memory of an inference: the bare model's share, N images against 10 N, a big scan.
 
 The bare model is ``ArtworkDetector.predict`` on the same images, decoded beforehand, in the same
 batches. End to end adds finding, decoding, drawing and writing. Both are timed in turn in one
@@ -67,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--memory", type=int, metavar="N", default=0,
         help="also compare the memory peaks of N and 10 N images (default: 0, don't)")
     add("--scan", type=int, metavar="SIDE", default=0,
-        help="also search a TIFF of SIDE x SIDE pixels, made of the first image (default: 0, don't)")
+        help="also search one TIFF of SIDE x SIDE pixels, copies of an image (default: 0, don't)")
     add("--zoom", nargs="+", type=float, default=[], metavar="Z",
         help="look at overlapping tiles of the scan too, as infer.py does")
     add("--quiet", action="store_true", help="no progress bars")

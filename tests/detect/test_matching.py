@@ -17,7 +17,6 @@ from musicon.detect.matching import (
     PooledBoxes,
     average_precision,
     best_threshold,
-    bootstrap_difference,
     bootstrap_interval,
     match_boxes,
 )
@@ -141,22 +140,3 @@ def test_interval_of_nothing_is_none_and_the_same_seed_gives_the_same() -> None:
     pool = random_pool(2)
     assert bootstrap_interval(pool, 50, seed=4) == bootstrap_interval(pool, 50, seed=4)
 
-
-def test_paired_difference_sees_what_separate_intervals_hide() -> None:
-    first = random_pool(3, images=80)
-    # The second model finds the same and puts a few of the false alarms lower.
-    lower = np.where(first.hits | (np.arange(len(first.hits)) % 3 > 0), first.scores,
-                     first.scores - 0.5)
-    order = np.argsort(-lower, kind="stable")
-    second = PooledBoxes(lower[order], first.hits[order], first.image[order], first.to_find)
-    low, high = bootstrap_difference(first, second, 500) or (0.0, 0.0)
-    assert 0 < low < high
-    apart = bootstrap_interval(first, 500), bootstrap_interval(second, 500)
-    assert apart[0] is not None and apart[1] is not None
-    assert apart[0][1] > apart[1][0]
-    assert bootstrap_difference(first, first, 50) == (0.0, 0.0)
-
-
-def test_paired_difference_needs_the_same_images() -> None:
-    with pytest.raises(ValueError, match="same images"):
-        bootstrap_difference(random_pool(1), random_pool(2))

@@ -14,7 +14,7 @@ from scipy.stats import bootstrap
 
 from musicon.detect.benchmarks.ablation import Naming, Scored, _write, compare, read_grid
 from musicon.detect.config import ConfigError
-from musicon.detect.matching import PooledBoxes
+from musicon.detect.matching import PooledBoxes, average_precision, bootstrap_interval
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -46,6 +46,29 @@ def test_a_round_draws_pictures_with_all_their_crops() -> None:
     expected = bootstrap((after.astype(float) - before,), np.mean, method="percentile",
                          n_resamples=5000, rng=np.random.default_rng(1)).confidence_interval
     assert rows[1]["interval"] == pytest.approx([expected.low, expected.high], abs=0.03)
+
+
+def test_a_paired_interval_sees_what_separate_ones_hide() -> None:
+    rng = np.random.default_rng(3)
+    image = np.repeat(np.arange(80), rng.integers(0, 6, 80))
+    hits = rng.random(len(image)) < 0.5
+    to_find = np.bincount(image[hits], minlength=80) + rng.integers(0, 2, 80)
+    scores = rng.random(len(image)) + 0.3 * hits
+    # The second model finds the same and puts a few of the false alarms lower.
+    better = np.where(hits | (np.arange(len(hits)) % 3 > 0), scores, scores - 0.5)
+
+    def scored(given: np.ndarray) -> Scored:
+        order = np.argsort(-given)
+        pooled = PooledBoxes(given[order], hits[order], image[order], to_find)
+        return Scored({"agnostic_ap50": average_precision(pooled) or 0.0}, {}, pooled)
+
+    first, second = scored(scores), scored(better)
+    rows = compare({"a": {0: {"art": first}}, "b": {0: {"art": second}}}, ["agnostic_ap50"])
+    low, high = rows[1]["interval"]
+    assert 0 < low < rows[1]["difference"] < high
+    assert first.pooled is not None and second.pooled is not None
+    apart = bootstrap_interval(first.pooled), bootstrap_interval(second.pooled)
+    assert apart[0] is not None and apart[1] is not None and apart[0][1] > apart[1][0]
 
 
 def test_variants_that_know_other_classes_have_no_difference() -> None:
