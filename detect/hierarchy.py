@@ -100,7 +100,7 @@ class Hierarchy:
 
     def back_off(self, probabilities: NDArray[np.floating], labels: NDArray[np.integer],
                  sure: float) -> tuple[SureName, ...]:
-        """What is sure of each box.
+        """What is sure of each box; a family need not be that of the likeliest instrument.
 
         Args:
             probabilities: (N, L + 1), column 0 the negative class.

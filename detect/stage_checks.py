@@ -63,8 +63,10 @@ def check_data(config: Config, name: str) -> None:
     """
     for key, path in data_of(config, name):
         if not manifest_file(path).is_file():
+            without = (f"; or do without: --set stages.{name}.adaptation=null"
+                       if key.startswith("adaptation.") else "")
             raise StageError(f"stage {name} reads {path} (stages.{name}.{key}), which is not "
-                             f"there; make it with {_makers(key, path, name)}")
+                             f"there; make it with {_makers(key, path, name)}{without}")
     manifest = Manifest.read(config.stages[name].manifest)
     if not manifest.categories:
         raise StageError(f"{config.stages[name].manifest}: no categories, so there is nothing to "

@@ -131,10 +131,10 @@ class Adversarial(Method):
         self.module: nn.ModuleDict = self._discriminators(network)
 
     def example(self, rng: np.random.Generator) -> Image:
-        """A window as the network takes it, then changed as the source's pictures are.
+        """A window as the network takes it, its colours then changed as those of the source are.
 
-        Anything else, the order too, would tell the domains apart: noise that is shrunk with the
-        window averages out.
+        Otherwise they would tell the domains apart, and so would another order: noise that is
+        shrunk with the window averages out.
         """
         window = self.part.fitted(self.targets.look(self.targets.draw(rng), rng))
         lightly = self.is_classifier and rng.random() < self.part.fit.light_share

@@ -5,7 +5,8 @@ seeds, and the data sets whose test split is scored. Every variant is trained on
 last stage's model is scored. What is done is kept, and stages that variants have in common are
 trained once (``reuse.py``). Differences are to the first variant, with 95% intervals of a paired
 bootstrap: each round draws the same pictures for both variants, and averages over the seeds.
-Where two variants know different classes, so that other crops are named, they have no difference.
+Where two variants know different classes, so that they are asked about other boxes and crops, only
+figures that no name goes into have a difference.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -30,6 +31,7 @@ from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.reuse import take_over
 from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
 from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
+from musicon.detect.checkpoints import read_categories, read_lineage
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
     BAR_NAMES,
@@ -57,9 +59,12 @@ FIGURES = {name: STAGE_FIGURES[name] for name in ("picture_top1", "crop_top1", "
                                                   "false_alarms")}
 NAMING = ("crop_top1", "picture_top1")
 """Figures of the classifier alone: a grid of no others searches no picture."""
+NAMELESS = frozenset({"agnostic_ap", "agnostic_ap50", "agnostic_ap10", "precision", "recall", "f1",
+                      "false_alarms", "ece"})
+"""Figures that no name goes into."""
 KEPT = "scored.json"
-FORM = 2
-"""Of that file; what was kept in another is scored anew."""
+FORM = 3
+"""Of that file and its figures; what was kept in another is scored anew."""
 MINUTES = "minutes"
 
 
@@ -72,7 +77,7 @@ class Grid(Settings):
     """Overrides that the variants share."""
     stages: tuple[str, ...] = ()
     """Those to train; the last one's model is scored. All that ``base`` has, if none is named."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     tests: dict[str, Path] = Field(min_length=1)
     """Name -> manifest whose test split is scored."""
     whole: tuple[str, ...] = ()
@@ -116,15 +121,17 @@ class Scored:
         figures: Name -> value, of those that could be measured.
         naming: Figure -> what was named, and how.
         pooled: The found boxes; None where no image is boxed.
+        classes: Names of the instruments that the model knows, sorted.
     """
 
     figures: Mapping[str, float]
     naming: Mapping[str, Naming]
     pooled: PooledBoxes | None
+    classes: tuple[str, ...] = ()
 
     def write(self, file: Path, key: str) -> None:
         """Keep it for the next run of the same grid."""
-        document = {"key": key, "figures": self.figures,
+        document = {"key": key, "figures": self.figures, "classes": self.classes,
                     "naming": {figure: {name: value.tolist() for name, value in vars(said).items()}
                                for figure, said in self.naming.items()},
                     "pooled": self.pooled and {name: value.tolist()
@@ -147,7 +154,8 @@ class Scored:
                     for figure, said in document["naming"].items()},
                    pooled and PooledBoxes(
                        np.array(pooled["scores"], float), np.array(pooled["hits"], bool),
-                       np.array(pooled["image"], np.int64), np.array(pooled["to_find"], np.int64)))
+                       np.array(pooled["image"], np.int64), np.array(pooled["to_find"], np.int64)),
+                   tuple(document["classes"]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -228,6 +236,8 @@ def _one(config: Config, overrides: Sequence[str], stages: Sequence[str], grid: 
             known = (_named(folder, manifest, split, quiet) if naming else
                      _scored(run_evaluation(EvaluationOptions(
                          data=manifest, out=out, split=split, model=folder, quiet=quiet))))
+            known = replace(known, classes=tuple(sorted(
+                category.name for category in read_categories(folder, read_lineage(folder)))))
             known.write(out / KEPT, key)
         found[test] = known
     return sum(result.seconds for result in results) / 60, found
@@ -261,7 +271,7 @@ def compare(scored: Mapping[str, Mapping[int, Mapping[str, Scored]]],
     Args:
         scored: Variant -> seed -> data set -> scores; every variant has the same seeds.
         figures: Names of figures; those that could not be measured have no row, and no difference
-            where the first variant lacks them, or has them of other crops.
+            where the first variant lacks them, or has them of other classes.
     """
     first = next(iter(scored))
     rows: list[dict[str, Any]] = []
@@ -294,12 +304,8 @@ def _over_seeds(seeds: Mapping[int, Mapping[str, Scored]], test: str,
 
 
 def _comparable(before: Scored, after: Scored, figure: str) -> bool:
-    """Whether a figure is of the same crops or pictures."""
-    if figure in before.naming and figure in after.naming:
-        return np.array_equal(before.naming[figure].images, after.naming[figure].images)
-    if before.pooled is not None and after.pooled is not None:
-        return np.array_equal(before.pooled.to_find, after.pooled.to_find)
-    return True
+    """Whether both were asked the same."""
+    return figure in NAMELESS or before.classes == after.classes
 
 
 def _interval(pairs: Sequence[tuple[Scored, Scored]], figure: str) -> list[float] | None:
@@ -385,11 +391,11 @@ def _plot(rows: Sequence[Mapping[str, Any]], minutes: Mapping[str, Sequence[floa
     axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
     for axis, ((test, name), panel) in zip(axes, panels.items(), strict=False):
         first = mean(panel[0]["values"])
-        if "difference" not in panel[0] and name != MINUTES:
+        if any(row.get("interval") for row in panel):
             axis.axvline(first, color="#777777", lw=0.8, ls=":")
         for place, row in enumerate(panel):
             axis.barh(place, mean(row["values"]),
-                      color="#9db8d2" if "difference" in row else "#c9c9c9")
+                      color="#c9c9c9" if row["variant"] == next(iter(minutes)) else "#9db8d2")
             axis.plot(row["values"], [place] * len(row["values"]), "o", color="#22364a", ms=3)
             if row.get("interval"):
                 axis.plot([first + end for end in row["interval"]], [place + 0.28] * 2,

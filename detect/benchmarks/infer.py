@@ -65,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--memory", type=int, metavar="N", default=0,
         help="also compare the memory peaks of N and 10 N images (default: 0, don't)")
-    add("--scan", type=int, metavar="SIDE", default=0,
-        help="also search one TIFF of SIDE x SIDE pixels, copies of an image (default: 0, don't)")
+    add("--scan", type=count, metavar="SIDE",
+        help="also search one TIFF of SIDE x SIDE pixels, copies of an image (default: don't)")
     add("--zoom", nargs="+", type=float, default=[], metavar="Z",
         help="look at overlapping tiles of the scan too, as infer.py does")
     add("--quiet", action="store_true", help="no progress bars")
@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print a table; 1 when a bar is missed."""
     from musicon.detect.checkpoints import find_newest
 
+    if options.zoom and not options.scan:
+        raise UserError("--zoom is for the scan; add --scan SIDE, or leave it out")
     model = options.model or find_newest()
     with tempfile.TemporaryDirectory(prefix="musicon-benchmark-") as scratch:
         listing = list_images(options.images, Path(scratch) / "none", options.limit)
@@ -134,7 +136,7 @@ def measure_peak(model: Path, files: Sequence[str], count: int, settings: Infere
 
 def measure_scan(model: Path, file: str, side: int, settings: InferenceOptions, device: str,
                  scratch: Path, test_time: TestTime) -> tuple[int, float]:
-    """Peak memory in bytes, and seconds, of a process that searches one big TIFF.
+    """Peak memory in bytes of a process that searches one big TIFF, and the search's seconds.
 
     Args:
         model: Model folder.
@@ -157,7 +159,7 @@ def measure_scan(model: Path, file: str, side: int, settings: InferenceOptions, 
 
 def _search_apart(model: Path, folder: Path, out: Path, settings: InferenceOptions, device: str,
                   test_time: TestTime) -> tuple[int, float]:
-    """Search a folder in a process of its own: its peak memory in bytes, and the seconds."""
+    """Search a folder in a process of its own: its peak memory in bytes, the search's seconds."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_search_and_tell, args=(

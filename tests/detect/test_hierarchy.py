@@ -54,12 +54,20 @@ def test_where_the_families_are_in_doubt_their_kin_may_be_sure() -> None:
 
 @given(seed=st.integers(0, 10_000), sure=st.floats(0.01, 1), more=st.floats(0, 1))
 def test_asking_for_more_never_makes_a_name_narrower(seed: int, sure: float, more: float) -> None:
+    names = (*NAMES, "guitar", "mandolin", "lute")
     rng = np.random.default_rng(seed)
-    probabilities = rng.dirichlet(np.full(5, 0.4), 6)
+    probabilities = rng.dirichlet(np.full(8, 0.4), 6)
     labels = probabilities[:, 1:].argmax(1) + 1
-    hierarchy = Hierarchy.of(NAMES)
+    hierarchy = Hierarchy.of(names)
+
+    circles = (names, hierarchy.families.names, hierarchy.kin.names, (INSTRUMENT,))
+
+    def width(found: SureName) -> int:
+        return next(i for i, circle in enumerate(circles) if found.name in circle)
+
     before = hierarchy.back_off(probabilities, labels, sure)
     after = hierarchy.back_off(probabilities, labels, min(1.0, sure + more))
+    assert all(width(b) >= width(a) for a, b in zip(before, after, strict=True))
     assert all(LEVELS.index(b.level) >= LEVELS.index(a.level)
                for a, b in zip(before, after, strict=True))
 

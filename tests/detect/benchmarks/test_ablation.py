@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_a_round_draws_pictures_with_all_their_crops() -> None:
     assert rows[1]["interval"] == pytest.approx([expected.low, expected.high], abs=0.03)
 
 
-def test_a_paired_interval_sees_what_separate_ones_hide() -> None:
+def test_a_paired_interval_sees_what_separate_ones_hide(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     image = np.repeat(np.arange(80), rng.integers(0, 6, 80))
     hits = rng.random(len(image)) < 0.5
@@ -66,6 +67,9 @@ def test_a_paired_interval_sees_what_separate_ones_hide() -> None:
     rows = compare({"a": {0: {"art": first}}, "b": {0: {"art": second}}}, ["agnostic_ap50"])
     low, high = rows[1]["interval"]
     assert 0 < low < rows[1]["difference"] < high
+    _write(tmp_path, rows, {"a": [1.0], "b": [2.0]}, [0])
+    assert f"| {low:+.3f} to {high:+.3f} |" in (tmp_path / "ablation.md").read_text()
+    assert (tmp_path / "ablation.png").read_bytes()[:4] == b"\x89PNG"
     assert first.pooled is not None and second.pooled is not None
     apart = bootstrap_interval(first.pooled), bootstrap_interval(second.pooled)
     assert apart[0] is not None and apart[1] is not None and apart[0][1] > apart[1][0]
@@ -73,11 +77,17 @@ def test_a_paired_interval_sees_what_separate_ones_hide() -> None:
 
 def test_variants_that_know_other_classes_have_no_difference() -> None:
     """A model of fewer classes is asked about fewer crops."""
-    few = crops(np.array([True, False]), np.array([1, 3]))
-    more = crops(np.array([True, False, True]), np.array([1, 3, 3]))
-    rows = compare({"few": {0: {"art": few}}, "more": {0: {"art": more}}}, ["crop_top1"])
-    assert [row["values"] for row in rows] == [[0.5], [pytest.approx(2 / 3)]]
-    assert rows[1]["difference"] is None and rows[1]["interval"] is None
+    values = {"ap50": 0.5, "agnostic_ap50": 0.5, "crop_top3": 0.5}
+    few = replace(crops(np.array([True, False])), classes=("harp", "lute"))
+    other = replace(crops(np.array([True, True])), classes=("harp", "organ"))
+    few, other = (replace(s, figures={**s.figures, **values}) for s in (few, other))
+    figures = ["crop_top1", "crop_top3", "ap50", "agnostic_ap50"]
+    rows = {row["figure"]: row for row in compare(
+        {"few": {0: {"art": few}}, "other": {0: {"art": other}}}, figures)
+        if row["variant"] == "other"}
+    assert {name: row["difference"] for name, row in rows.items()} == {
+        "crop_top1": None, "crop_top3": None, "ap50": None, "agnostic_ap50": 0}
+    assert rows["crop_top1"]["interval"] is None and rows["crop_top1"]["values"] == [1.0]
 
 
 def test_seeds_are_averaged_and_the_same_model_differs_by_nothing() -> None:
@@ -93,11 +103,13 @@ def test_scores_are_kept_for_the_same_model_and_pictures_alone(tmp_path: Path) -
     pooled = PooledBoxes(np.array([0.9, 0.8, 0.3]), np.array([True, False, True]),
                          np.array([0, 1, 2]), np.array([1, 1, 1]))
     scored = Scored({"agnostic_ap50": 0.5}, {"crop_top1": Naming(np.array([True, False]),
-                                                         np.array([4, 9]))}, pooled)
+                                                         np.array([4, 9]))}, pooled,
+                    ("harp", "lute"))
     assert Scored.read(tmp_path / "scored.json", "a") is None
     scored.write(tmp_path / "scored.json", "a")
     again = Scored.read(tmp_path / "scored.json", "a")
     assert again is not None and again.figures == scored.figures and again.pooled is not None
+    assert again.classes == scored.classes
     np.testing.assert_equal(vars(again.pooled), vars(pooled))
     np.testing.assert_equal(vars(again.naming["crop_top1"]), vars(scored.naming["crop_top1"]))
     assert Scored.read(tmp_path / "scored.json", "b") is None
@@ -122,6 +134,7 @@ def test_a_figure_that_the_first_variant_lacks_is_compared_with_none(tmp_path: P
     ("base: a.yaml\ntests: {}\noutput: x\nvariants: {a: []}", "tests"),
     ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {a: []}\nfigures: [crop_top_1]",
      "figures: 'crop_top_1' is none of ap, ap50,.* crop_top1"),
+    ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {a: []}\nseeds: []", "seeds"),
     ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {a: []}\nwhole: [arts]",
      "whole: 'arts' is none of art;"),
 ])
