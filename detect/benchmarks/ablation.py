@@ -396,7 +396,8 @@ def _plot(rows: Sequence[Mapping[str, Any]], minutes: Mapping[str, Sequence[floa
         for place, row in enumerate(panel):
             axis.barh(place, mean(row["values"]),
                       color="#c9c9c9" if row["variant"] == next(iter(minutes)) else "#9db8d2")
-            axis.plot(row["values"], [place] * len(row["values"]), "o", color="#22364a", ms=3)
+            axis.plot(row["values"], [place] * len(row["values"]), "o", color="#22364a", ms=3,
+                      clip_on=False)
             if row.get("interval"):
                 axis.plot([first + end for end in row["interval"]], [place + 0.28] * 2,
                           color="#b5532a", lw=1.6, solid_capstyle="butt")
