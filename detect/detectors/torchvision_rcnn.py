@@ -191,7 +191,8 @@ def resolved(cfg: DetectorConfig) -> DetectorConfig:
     """
     if cfg.config is not None or cfg.weights not in ("auto", "none"):
         raise ConfigError("detector.config is for detectron2, and a file as detector.weights for "
-                          "detectron2 or yolox; add detector.engine=..., or leave them out")
+                          "detectron2 or yolox; add detector.engine=detectron2 (or yolox), or "
+                          "leave them out")
     return cfg
 
 

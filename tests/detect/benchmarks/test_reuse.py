@@ -76,6 +76,7 @@ def test_the_run_that_fits_best_lends_and_one_that_has_begun_takes_nothing(
     shutil.copytree(root / "lender", near.output)
     train(near, STAGES, quiet=True)  # another rule of fusion, so other settings
     config = settings(root, tmp_path / "run", share=0.2)
+    caplog.clear()  # an earlier test may have left the log of the training above switched on
     with caplog.at_level("INFO", logger="musicon"):
         take_over(config, STAGES, [root / "lender", near.output])
     assert [record.getMessage() for record in caplog.records] == [
