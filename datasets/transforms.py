@@ -25,12 +25,16 @@ Image = NDArray[np.uint8]
 class Augmentation:
     """Changes how an image looks without moving anything in it, so that boxes stay true."""
 
-    def __init__(self, preset: Preset) -> None:
-        self.preset = preset
+    def __init__(self, preset: Preset, light_share: float = 0.0) -> None:
+        """Take a preset, and the share of the images that get ``light`` instead."""
+        self.preset, self.light_share = preset, light_share
         self._colour = _pipeline(preset)
+        self._light = Augmentation("light") if light_share else None
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         """A changed copy of an RGB image (H, W, 3)."""
+        if self._light is not None and rng.random() < self.light_share:
+            return self._light(image, rng)
         if self.preset == "none":
             return image
         if self.preset == "strong" and rng.random() < 0.35:

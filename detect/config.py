@@ -227,6 +227,8 @@ class AdaptationConfig(Settings):
     """Manifests of the target domain; only images of their training split are looked at."""
     use_labels: bool = True
     """Whether image-level labels, where known, say what a target picture can show."""
+    optional: bool = False
+    """Go without the method, and say so, where its targets are not there."""
     models: tuple[Literal["classifier", "detector"], ...] = Field(("classifier", "detector"),
                                                                   min_length=1)
     """Which of the stage's models are adapted."""

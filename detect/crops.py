@@ -48,8 +48,7 @@ class ClassifierTask:
         self.composites = ctx.stage.composites
         self.material = collect(ctx, "train")
         self.validation = collect(ctx, "val")
-        self.augment = Augmentation(self.fit.augmentation)
-        self.augment_lightly = Augmentation("light")
+        self.augment = Augmentation(self.fit.augmentation, self.fit.light_share)
         self.items = [*_box_items(self.material),
                       *_boxes_of(pseudo_boxed(self.material, ctx))]
         self._scene_boxes: dict[int, list[tuple[Item, NDArray[np.float32]]]] = {}
@@ -99,9 +98,7 @@ class ClassifierTask:
             crop = self._positive(self.material, item, box, label, rng)
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
-        lightly = rng.random() < self.fit.light_share
-        augment = self.augment_lightly if lightly else self.augment
-        return augment(np.ascontiguousarray(crop), rng), label
+        return self.augment(np.ascontiguousarray(crop), rng), label
 
     def collate(self, examples: Sequence[Crop]) -> tuple[Tensor, Tensor]:
         """uint8 (N, 3, S, S) and labels int64 (N,)."""

@@ -22,9 +22,8 @@ from torch import Tensor
 from musicon.datasets.command import SummaryTable
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Category, Manifest
+from musicon.detect import adaptation, detectors
 from musicon.detect import classifier as classifiers
-from musicon.detect import detectors
-from musicon.detect.adaptation import adapt
 from musicon.detect.checkpoints import LoadedModel, load_model, save_model, versions
 from musicon.detect.config import Config, DetectorConfig, FitConfig
 from musicon.detect.crops import ClassifierTask
@@ -91,6 +90,7 @@ def train(config: Config, names: Sequence[str], *, fresh: bool = False, quiet: b
     """
     advise = command or (lambda name: f"python tools/train_net.py --stage {name}")
     config = config.model_copy(update={"detector": detectors.resolved(config.detector)})
+    config = adaptation.resolved(config, names)
     for name in names:
         check_data(config, name)
         parent = config.stages[name].parent
@@ -173,15 +173,16 @@ class Stage:
         classifier = self.build_classifier()
         if self.settings.classifier.steps:
             crops = self.task(ClassifierTask, classifier)
-            fits[crops.name] = self.fit(adapt(crops, self.context), self.settings.classifier, {
-                **shared, "model": models["classifier"], "fit": settings["classifier"]})
+            fits[crops.name] = self.fit(
+                adaptation.adapt(crops, self.context), self.settings.classifier, {
+                    **shared, "model": models["classifier"], "fit": settings["classifier"]})
             classifier.eval()
             self.say(f"stage {self.name}: classifier's temperature {crops.calibrate():.2f}")
             del crops  # and the pictures that it holds
         classifier.eval()
         detector = self.build_detector(classifier)
         if self.settings.detector.steps:
-            task = adapt(self.task(DetectorTask, detector), self.context)
+            task = adaptation.adapt(self.task(DetectorTask, detector), self.context)
             fits[task.name] = self.fit(task, self.settings.detector, {
                 **shared, "model": models["detector"], "fit": settings["detector"],
                 "classifier": state_hash(without_temperature(classifier))})

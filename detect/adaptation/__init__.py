@@ -8,16 +8,19 @@ together.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from musicon.detect.config import AdaptationConfig, fault
+from musicon.detect.config import AdaptationConfig, Config, fault
 
 if TYPE_CHECKING:
     from musicon.detect.adaptation.base import Method
     from musicon.detect.training import StageContext, Task
+
+log = logging.getLogger(__name__)
 
 METHODS = ("adversarial", "teacher")
 """Method names; each is a module of this package."""
@@ -43,6 +46,24 @@ def settings(given: Any) -> AdaptationConfig:
     except ValidationError as error:
         raise ValueError(f"{name}: {'; '.join(fault(f, kind) for f in error.errors())}; its "
                          f"settings are {', '.join(kind.model_fields)}") from None
+
+
+def resolved(config: Config, names: Sequence[str]) -> Config:
+    """The settings of stages without optional methods whose manifests are missing; each is told."""
+    from musicon.detect.stage_checks import manifest_file
+
+    stages = dict(config.stages)
+    for name in names:
+        kept = []
+        for method in stages[name].adaptation:
+            missing = [path for _, path in method.manifests() if not manifest_file(path).is_file()]
+            if method.optional and missing:
+                log.warning("stage %s: %s is not there, so it learns without adaptation %s", name,
+                            missing[0], method.name)
+            else:
+                kept.append(method)
+        stages[name] = stages[name].model_copy(update={"adaptation": tuple(kept)})
+    return config.model_copy(update={"stages": stages})
 
 
 def adapt(task: Task, ctx: StageContext) -> Task:

@@ -122,8 +122,7 @@ class Adversarial(Method):
     def __init__(self, cfg: Settings, part: Part, targets: Targets,
                  network: nn.Module) -> None:
         self.cfg, self.part, self.targets = cfg, part, targets
-        self.augment = Augmentation(part.fit.augmentation)
-        self.augment_lightly = Augmentation("light")
+        self.augment = Augmentation(part.fit.augmentation, part.fit.light_share)
         self.is_classifier = part.name == "classifier"
         self.strength = cfg.strength if self.is_classifier else cfg.detector_strength
         self.share = 0.0
@@ -136,9 +135,8 @@ class Adversarial(Method):
         Otherwise they would tell the domains apart, and so would another order: noise that is
         shrunk with the window averages out.
         """
-        window = self.part.fitted(self.targets.look(self.targets.draw(rng), rng))
-        lightly = self.is_classifier and rng.random() < self.part.fit.light_share
-        return (self.augment_lightly if lightly else self.augment)(window, rng)
+        window = self.targets.look(self.targets.draw(rng), rng)
+        return self.augment(self.part.fitted(window), rng)
 
     def collate(self, examples: Sequence[Image]) -> Any:
         """As the model takes them."""

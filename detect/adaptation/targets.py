@@ -88,10 +88,10 @@ class Targets:
 
     def look(self, window: Window, rng: np.random.Generator) -> Image:
         """The window, uint8 RGB (H, W, 3); by the bank's probability of a styled version."""
-        versions = window.target.styled
+        versions, version = window.target.styled, None
         if versions and rng.random() < self.styled_share:
-            return self.plain(window, versions[int(rng.integers(len(versions)))])
-        return self.plain(window)
+            version = versions[int(rng.integers(len(versions)))]
+        return self.plain(window, version)
 
     def plain(self, window: Window, version: Path | None = None) -> Image:
         """The window, uint8 RGB (H, W, 3), of the picture or of another version of it."""

@@ -52,7 +52,7 @@ class DetectorTask:
         self.composites = ctx.stage.composites
         self.material = collect(ctx, "train")
         self.validation = collect(ctx, "val")
-        self.augment = Augmentation(self.fit.augmentation)
+        self.augment = Augmentation(self.fit.augmentation, self.fit.light_share)
         self.items = (*self.material.boxed, *pseudo_boxed(self.material, ctx))
         self.alarms = HardNegatives(self.material, ctx, self.fit.mined_share)
         self.rehearsal_share = ctx.stage.rehearsal_share

@@ -10,7 +10,7 @@ from lightning.fabric import Fabric
 from small_stage import context, make_data, models, settings
 
 from musicon.datasets.records import UserError
-from musicon.detect.adaptation import METHODS, adapt
+from musicon.detect.adaptation import METHODS, adapt, resolved
 from musicon.detect.adaptation.base import AdaptedTask
 from musicon.detect.config import Config, ConfigError, dump, load
 from musicon.detect.crops import ClassifierTask
@@ -58,6 +58,18 @@ def test_missing_targets_are_refused_early(data: Path) -> None:
     with pytest.raises(StageError, match=r"stages.mimo.adaptation.0.targets.0.*"
                        "or do without: --set stages.mimo.adaptation=null"):
         check_data(config, "mimo")
+
+
+def test_an_optional_method_is_left_out_where_its_targets_are_missing(
+        data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    missing = {"name": "teacher", "targets": [str(data / "nowhere")], "optional": True}
+    config = settings(data, [missing, {**both(data)[0], "optional": True}])
+    found = resolved(config, ["mimo"])
+    assert found.stages["mimo"].adaptation == config.stages["mimo"].adaptation[1:]
+    assert "nowhere is not there, so it learns without adaptation teacher" in caplog.text
+    check_data(found, "mimo")
+    needed = settings(data, {**missing, "optional": False})
+    assert resolved(needed, ["mimo"]) == needed
 
 
 def test_a_method_works_on_the_models_it_is_given(data: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from small_stage import context, make_data, models, settings
 from torch import nn
 
+from musicon.datasets.transforms import Augmentation
 from musicon.detect.adaptation import adapt
 from musicon.detect.adaptation.adversarial import (
     Discriminator,
@@ -151,12 +152,16 @@ def test_targets_are_changed_as_the_source_is(data: Path, tmp_path: Path, lightl
     task = adapt(ClassifierTask(classifier, ctx), ctx)
     assert isinstance(task, AdaptedTask)
     method: Any = task.methods[0]
-    seen: list[tuple[str, tuple[int, ...]]] = []
-    for name in ("augment", "augment_lightly"):
-        setattr(method, name,
-                lambda image, rng, name=name: seen.append((name, image.shape)) or image)
-    method.example(np.random.default_rng(0))
-    assert seen == [("augment_lightly" if lightly else "augment", (48, 48, 3))]
+    window = method.targets.look(method.targets.draw(np.random.default_rng(7)), None)
+    method.targets.draw = lambda rng: None
+    method.targets.look = lambda _, rng: window
+    source = Augmentation("light" if lightly else "strong")
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        if lightly:
+            rng.random()  # decides whether this one is changed lightly
+        expected = source(method.part.fitted(window), rng)
+        assert (method.example(np.random.default_rng(seed)) == expected).all()
 
 
 @pytest.mark.parametrize(("engine", "family", "levels"), [
