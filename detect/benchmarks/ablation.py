@@ -25,12 +25,11 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from musicon.datasets.command import DONE, SummaryTable
+from musicon.datasets.command import DONE
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
+from musicon.detect.benchmarks.ablation_table import comparison, write
 from musicon.detect.benchmarks.reuse import take_over
-from musicon.detect.benchmarks.stages import FIGURES as STAGE_FIGURES
-from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
 from musicon.detect.checkpoints import read_categories, read_lineage
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
@@ -55,8 +54,7 @@ from musicon.detect.stage_checks import manifest_file
 from musicon.detect.storage import digest
 
 ROUNDS = 1000
-FIGURES = {name: STAGE_FIGURES[name] for name in ("picture_top1", "crop_top1", "agnostic_ap50",
-                                                  "false_alarms")}
+FIGURES = ("picture_top1", "crop_top1", "agnostic_ap50", "false_alarms")
 NAMING = ("crop_top1", "picture_top1")
 """Figures of the classifier alone: a grid of no others searches no picture."""
 NAMELESS = frozenset({"agnostic_ap", "agnostic_ap50", "agnostic_ap10", "precision", "recall", "f1",
@@ -65,7 +63,8 @@ NAMELESS = frozenset({"agnostic_ap", "agnostic_ap50", "agnostic_ap10", "precisio
 KEPT = "scored.json"
 FORM = 3
 """Of that file and its figures; what was kept in another is scored anew."""
-MINUTES = "minutes"
+TABLE, PART = "ablation", "ablation-part"
+"""Names of the files with the table of the whole grid, and of some variants or seeds alone."""
 
 
 class Grid(Settings):
@@ -82,7 +81,7 @@ class Grid(Settings):
     """Name -> manifest whose test split is scored."""
     whole: tuple[str, ...] = ()
     """Tests that are scored on all splits, as no stage learns from them or is chosen on them."""
-    figures: tuple[str, ...] = tuple(FIGURES)
+    figures: tuple[str, ...] = FIGURES
     variants: dict[str, tuple[str, ...]] = Field(min_length=1)
     """Name -> overrides, such as ``stages.mimo.bank=data/bank``; the first is compared with."""
     reuse: tuple[Path, ...] = ()
@@ -167,13 +166,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, score, compare; print the table, and after each seed write it, its JSON and plot."""
+    """Train, score, compare; print the table, and after each seed write it, its JSON and plot.
+
+    The table of a part of the grid is written beside that of the whole, which stays.
+    """
     grid = read_grid(options.config)
     seeds = tuple(options.seeds or grid.seeds)
     names = [name for name in grid.variants if not options.only or name in options.only]
     if unknown := set(options.only or ()) - set(grid.variants):
         raise UserError(f"--only {sorted(unknown)[0]}: the grid's variants are "
                         f"{', '.join(grid.variants)}")
+    whole = len(names) == len(grid.variants) and set(seeds) >= set(grid.seeds)
+    file = grid.output / (TABLE if whole else PART)
     scored: dict[str, dict[int, dict[str, Scored]]] = {}
     minutes: dict[str, list[float]] = {}
     for seed in seeds:
@@ -191,8 +195,8 @@ def run(options: argparse.Namespace) -> int:
         if not rows:
             raise UserError(f"{', '.join(grid.figures)}: none of these figures can be measured on "
                             f"{', '.join(grid.tests)}; give tests that are boxed, or other figures")
-        _write(grid.output, rows, minutes, list(scored[names[0]]))
-    print(f"\n{_table(rows, minutes)}\n\nwritten: {grid.output / 'ablation.md'}, .json, .png")
+        write(file, rows, minutes, list(scored[names[0]]))
+    print(f"\n{comparison(rows, minutes)}\n\nwritten: {file}.md, .json, .png")
     return DONE
 
 
@@ -343,70 +347,3 @@ def _measure(scored: Scored, figure: str,
         pooled = scored.pooled
         return lambda weights: average_precision(pooled, weights)
     return None
-
-
-def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Mean and spread, difference to the first variant, its interval."""
-    difference, interval = row.get("difference"), row.get("interval")
-    return (mean_and_spread(row["values"]), "" if difference is None else f"{difference:+.3f}",
-            "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}")
-
-
-HEAD = ("test", "figure", "variant", "mean ± sd", "difference", "95% interval")
-
-
-def _table(rows: Sequence[Mapping[str, Any]],
-           minutes: Mapping[str, Sequence[float]]) -> SummaryTable:
-    lines = [(row["test"], FIGURES.get(row["figure"], row["figure"]), row["variant"], *_cells(row))
-             for row in rows]
-    return table(HEAD, [*lines, *(("training", MINUTES, variant, mean_and_spread(taken), "", "")
-                                  for variant, taken in minutes.items())])
-
-
-def _write(output: Path, rows: Sequence[Mapping[str, Any]],
-           minutes: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> None:
-    document = {"seeds": list(seeds), "rows": list(rows), "minutes": dict(minutes)}
-    write_atomic(output / "ablation.json", json.dumps(document, indent=1))
-    write_atomic(output / "ablation.md", f"{markdown(_table(rows, minutes))}\n")
-    write_atomic(output / "ablation.png", _plot(rows, minutes))
-
-
-def _plot(rows: Sequence[Mapping[str, Any]], minutes: Mapping[str, Sequence[float]]) -> bytes:
-    """One panel a data set and figure: a bar a variant, a dot a seed, a line the interval.
-
-    The interval is that of the difference, drawn around the first variant's mean: where it holds
-    that one's bar end (the dotted line), nothing tells the two apart. The last panel is the cost.
-    """
-    from matplotlib.figure import Figure
-
-    from musicon.detect.plots import to_png
-
-    panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        panels.setdefault((row["test"], row["figure"]), []).append(row)
-    panels["training", MINUTES] = [{"variant": variant, "values": taken}
-                                   for variant, taken in minutes.items()]
-    height = 1.0 + 0.32 * max(len(panel) for panel in panels.values())
-    figure = Figure(figsize=(9, height * -(-len(panels) // 2)), layout="constrained")
-    axes = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
-    for axis, ((test, name), panel) in zip(axes, panels.items(), strict=False):
-        first = mean(panel[0]["values"])
-        if any(row.get("interval") for row in panel):
-            axis.axvline(first, color="#777777", lw=0.8, ls=":")
-        for place, row in enumerate(panel):
-            axis.barh(place, mean(row["values"]),
-                      color="#c9c9c9" if row["variant"] == next(iter(minutes)) else "#9db8d2")
-            axis.plot(row["values"], [place] * len(row["values"]), "o", color="#22364a", ms=3,
-                      clip_on=False)
-            if row.get("interval"):
-                axis.plot([first + end for end in row["interval"]], [place + 0.28] * 2,
-                          color="#b5532a", lw=1.6, solid_capstyle="butt")
-        axis.set_yticks(range(len(panel)), [row["variant"] for row in panel], fontsize=8)
-        axis.invert_yaxis()
-        axis.set_xlim(left=0)
-        axis.set_title(f"{test}: {FIGURES.get(name, name)}", fontsize=9, loc="left")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(labelsize=8)
-    for axis in axes[len(panels):]:
-        axis.set_visible(False)
-    return to_png(figure)
