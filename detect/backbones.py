@@ -75,7 +75,7 @@ class Pyramid(nn.Module):
         super().__init__()
         if name.startswith("torchvision:"):
             source = network or _torchvision_network(name.split(":", 1)[1], 2, "none", 0.0)
-            self.body = _torchvision_pyramid(copy.deepcopy(source).cpu())
+            self.body = _torchvision_pyramid(copy.deepcopy(source).cpu().requires_grad_(True))
         else:
             self.body = _timm_pyramid(name, self.strides)
             if network is not None:

@@ -44,6 +44,7 @@ class ClassifierTask:
     def __init__(self, model: CropClassifier, ctx: StageContext) -> None:
         self.model = model
         self.fit = ctx.stage.classifier
+        self.seed = ctx.config.seed
         self.rehearsal_share = ctx.stage.rehearsal_share
         self.composites = ctx.stage.composites
         self.material = collect(ctx, "train")
@@ -64,6 +65,13 @@ class ClassifierTask:
 
     def __len__(self) -> int:
         return len(self.items) + 1
+
+    @property
+    def missing(self) -> str | None:
+        """What to say where no example would show an instrument; None where some do."""
+        if self.items:
+            return None
+        return "no picture has a box, or a label of one instrument alone"
 
     def start(self) -> None:
         """Fit the last layer on fixed features before anything else learns.
@@ -164,7 +172,7 @@ class ClassifierTask:
 
     @torch.no_grad()
     def _probe(self, count: int) -> None:
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(self.seed)
         device = next(self.model.parameters()).device
         _, head = last_linear(self.model.network)
         seen: list[Tensor] = []
@@ -237,7 +245,7 @@ class ClassifierTask:
             image, scale = material.store.get(item.path)
             for _ in range(10):
                 box = _random_square(image, rng)
-                if misses(box, item.boxes * scale):
+                if misses(box, np.concatenate([item.boxes, item.unasked]) * scale):
                     return crop_square(image, box, 0.0, size)
         ground = material.ground(rng, 512)
         return crop_square(ground, _random_square(ground, rng), 0.0, size)

@@ -22,17 +22,18 @@ from musicon.datasets.composites import Cutout, Scene, compose, cut_out, distrac
 from musicon.datasets.files import sha256
 from musicon.datasets.foreground import find_foreground
 from musicon.datasets.images import probe
-from musicon.datasets.loading import ImageStore, Recent, resize_longer
-from musicon.datasets.records import ImageRecord, Manifest, UserError
+from musicon.datasets.loading import ImageStore, Recent, resize_longer, shrink
+from musicon.datasets.records import Box, ImageRecord, Manifest, UserError
 from musicon.datasets.transforms import Augmentation
-from musicon.detect.config import BankConfig, CompositesConfig
+from musicon.detect.config import BankConfig, CompositesConfig, Config
+from musicon.detect.pipeline import WORKING_SIDE
 from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
 
-WORKING_SIDE = 512
-"""Longer side, in pixels, of the images that are held in memory."""
+LEAST_SIDE = 512
+"""Longer side, in pixels, that images are held in memory with, and cut-outs, at the least."""
 PHOTO_DOMAIN = "mimo"
 CUTOUT_BYTES = 1_000_000_000
 """Memory for cut-outs, those not used for longest given up first."""
@@ -49,6 +50,8 @@ class Item:
         labels: Labels (from 1) known to be in the image, or () for none.
         boxes: float32 (N, 4) in pixels of the original.
         box_labels: int64 (N,), from 1.
+        unasked: float32 (M, 4), boxes around crowds and of classes that the stage does not know:
+            neither to be found nor a false alarm.
         photo: One instrument on its own, which may be cut out.
         rehearsed: Not the stage's own: from an earlier stage, or a background.
         zoom: Pixels of this picture for one of the picture that it is a styled version of.
@@ -58,6 +61,7 @@ class Item:
     labels: tuple[int, ...]
     boxes: NDArray[np.float32]
     box_labels: NDArray[np.int64]
+    unasked: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     photo: bool = False
     rehearsed: bool = False
     zoom: float = 1.0
@@ -65,13 +69,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Material:
-    """A stage's images of one split, sorted by use; see the module's text."""
+    """A stage's images of one split, sorted by use; see the module's text.
+
+    ``cutout_side`` is the longer side, in pixels, of photos that are cut out; smaller ones stay.
+    """
 
     photos: tuple[Item, ...]
     labelled: tuple[Item, ...]
     boxed: tuple[Item, ...]
     negatives: tuple[Item, ...]
     store: ImageStore
+    cutout_side: int
     styled: Mapping[Path, tuple[Item, ...]] = field(default_factory=dict)
     scenes: tuple[Item, ...] = ()
     styled_share: float = 0.0
@@ -127,13 +135,13 @@ class Material:
         return self._cut.get(look.path, lambda: self._cut_out(item, look))
 
     def _cut_out(self, item: Item, look: Item) -> Cutout | None:
-        image, _ = self.store.get(item.path)
+        image = shrink(self.store.get(item.path)[0], self.cutout_side)
         foreground = find_foreground(image)
         if foreground is None:
             return None
         mask = foreground.mask
         if look is not item:
-            image, _ = self.store.get(look.path)
+            image = shrink(self.store.get(look.path)[0], self.cutout_side)
             mask = cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return cut_out(image, mask, item.labels[0])
 
@@ -194,8 +202,8 @@ def collect(ctx: StageContext, split: str) -> Material:
 
     The stage's own manifest counts in full; ``rehearsal`` brings earlier stages' images back,
     ``cutouts`` only photos, ``backgrounds`` only instrument-free images. Images that nobody
-    labelled, and images and boxes whose class the stage does not know, are counted in the log and
-    left out, and so are boxes around crowds.
+    labelled, or only as showing several instruments, and images and boxes whose class the stage
+    does not know, are counted in the log and left out, and so are boxes around crowds.
     """
     stage = ctx.stage
     photos: list[Item] = []
@@ -211,7 +219,9 @@ def collect(ctx: StageContext, split: str) -> Material:
                 negatives.append(item)
             elif len(item.boxes):
                 boxed.append(item)
-            elif record.domain == PHOTO_DOMAIN and len(item.labels) == 1:
+            elif len(item.labels) != 1:
+                left_out["images of several instruments, none of them boxed"] += 1
+            elif record.domain == PHOTO_DOMAIN:
                 photos.append(replace(item, photo=True))
             else:
                 labelled.append(item)
@@ -226,7 +236,8 @@ def collect(ctx: StageContext, split: str) -> Material:
     for reason, count in sorted((+left_out).items()):
         log.info("%s, %s: %d left out: %s", ctx.name, split, count, reason)
     material = Material(tuple(photos), tuple(labelled), tuple(boxed), tuple(negatives),
-                        ImageStore(WORKING_SIDE))
+                        ImageStore(working_side(ctx.config)),
+                        max(LEAST_SIDE, ctx.config.detector.image_size))
     if stage.bank is not None and split == "train":
         material = _with_bank(material, ctx, stage.bank)
     log.info("%s, %s: %s", ctx.name, split, material.summary())
@@ -261,6 +272,15 @@ def _with_bank(material: Material, ctx: StageContext, bank: BankConfig) -> Mater
     return replace(material, styled=styled, scenes=tuple(scenes), styled_share=bank.probability)
 
 
+def working_side(config: Config) -> int:
+    """Longer side, in pixels, that a stage's images are held in memory with.
+
+    Enough for parts of them to be as sharp as the detector sees whole ones, and no more than it
+    has when it is used.
+    """
+    return min(max(LEAST_SIDE, 2 * config.detector.image_size), WORKING_SIDE)
+
+
 def own_first(items: Sequence[Item], count: int) -> list[Item]:
     """At most ``count`` items: the stage's own, evenly over them, then evenly over the others."""
     own = spread([item for item in items if not item.rehearsed], count)
@@ -274,21 +294,23 @@ def with_boxes(item: Item, boxes: NDArray[np.float32], label: int) -> Item:
 
 def _items(ctx: StageContext, manifest: Manifest, split: str,
            left_out: Counter[str]) -> Iterable[tuple[Item, ImageRecord]]:
-    labels = {c.id: ctx.label_of.get(c.name) for c in manifest.categories}
+    labels = ctx.labels_of(manifest.categories)
     for record in manifest.select(split=split).images:
         if record.labels is None and not record.boxes:
             left_out["images that nobody has labelled"] += 1
             continue
-        known = tuple(sorted({k for i in record.known_labels if (k := labels[i]) is not None}))
+        known = tuple(sorted({labels[i] for i in record.known_labels if i in labels}))
         if record.known_labels and not known:
             left_out["images of classes that are not among this stage's"] += 1
             continue
-        left_out["boxes around crowds"] += sum(box.iscrowd for box in record.boxes)
-        single = [box for box in record.boxes if not box.iscrowd]
-        boxes = [box for box in single if labels[box.label] is not None]
-        left_out["boxes of classes that are not among this stage's"] += len(single) - len(boxes)
-        yield Item(
-            manifest.path(record), known,
-            np.array([box.xyxy for box in boxes], np.float32).reshape(-1, 4),
-            np.array([labels[box.label] for box in boxes], np.int64),
-        ), record
+        boxes = [box for box in record.boxes if not box.iscrowd and box.label in labels]
+        others = [box for box in record.boxes if box.iscrowd or box.label not in labels]
+        crowds = sum(box.iscrowd for box in others)
+        left_out["boxes around crowds"] += crowds
+        left_out["boxes of classes that are not among this stage's"] += len(others) - crowds
+        yield Item(manifest.path(record), known, _xyxy(boxes),
+                   np.array([labels[box.label] for box in boxes], np.int64), _xyxy(others)), record
+
+
+def _xyxy(boxes: Sequence[Box]) -> NDArray[np.float32]:
+    return np.array([box.xyxy for box in boxes], np.float32).reshape(-1, 4)

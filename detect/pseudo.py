@@ -38,6 +38,8 @@ MAX_SEARCHED = 250
 """Instrument-free images that are searched for false alarms."""
 MAX_ALARMS = 6
 """False alarms kept of one image, best first."""
+LEAST_SIDE = 1.0
+"""Pixels that the detector sees; a box with a shorter side is an engine's rounding artefact."""
 SAME_OBJECT_IOU = 0.3
 """Two kept pseudo-boxes overlap at most so much."""
 
@@ -168,8 +170,9 @@ def _search(path: Path, teacher: LoadedModel,
     device = next(teacher.detector.parameters()).device
     tensor = torch.from_numpy(resized).permute(2, 0, 1).to(device).float() / 255
     found = teacher.detector.detect([tensor])[0]
-    boxes = box_tools.as_boxes(found["boxes"].float().cpu().numpy() / factor)
-    return boxes, found["scores"].float().cpu().numpy()
+    boxes = box_tools.as_boxes(found["boxes"].float().cpu().numpy())
+    keep = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE).all(axis=1)
+    return boxes[keep] / np.float32(factor), found["scores"].float().cpu().numpy()[keep]
 
 
 @torch.inference_mode()

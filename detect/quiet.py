@@ -38,7 +38,8 @@ def quiet_on_own_works(finder: ArtworkDetector, fusion: FusionConfig, examples: 
                        ctx: StageContext) -> float:
     """``quiet_threshold`` of the instrument-free artworks that a stage learns from.
 
-    Photos don't count: what the model is to leave in peace are artworks.
+    Photos don't count: what the model is to leave in peace are artworks. Where too few examples
+    are left for a rescorer that hasn't seen some of them, nothing is asked for.
 
     Args:
         finder: The model; its rescorer is what it was afterwards.
@@ -60,6 +61,10 @@ def quiet_on_own_works(finder: ArtworkDetector, fusion: FusionConfig, examples: 
         if (fold := fold_of.get(_group(record))) is not None:
             unseen[fold].add(manifest.path(record))
     rescorers = [None if examples is None else examples.fit(paths) for paths in unseen]
+    if examples is not None and None in rescorers:
+        log.info("%s: too few boxes to judge its own works without an instrument by a rescorer "
+                 "that has not seen them", ctx.name)
+        return 0.0
     usual, found = finder.rescorer, {}
     for work in progress(iter(works), total=len(works), desc="empty works", quiet=ctx.quiet):
         image, _ = decode_reduced(manifest.path(work), finder.working_side)

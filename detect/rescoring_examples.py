@@ -80,7 +80,7 @@ def partly_boxed(ctx: StageContext) -> set[Path]:
     found: set[Path] = set()
     for source in (ctx.stage.manifest, *ctx.stage.rehearsal):
         manifest = Manifest.read(source)
-        known = {c.id for c in manifest.categories if c.name in ctx.label_of}
+        known = set(ctx.labels_of(manifest.categories))
         for record in manifest.select(split="train").images:
             boxed = {box.label for box in record.boxes} & known
             if any(box.iscrowd for box in record.boxes) or boxed != set(record.known_labels):

@@ -16,9 +16,9 @@ from musicon.datasets.files import locked, sha256
 from musicon.datasets.records import MANIFEST_NAME, Manifest, UserError
 from musicon.detect import detectors
 from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics
-from musicon.detect.config import Config, differences
+from musicon.detect.config import Config, FusionConfig, differences, load
 from musicon.detect.logs import RunFolder
-from musicon.detect.model_files import restored, sweep
+from musicon.detect.model_files import CONFIG, restored, sweep
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +80,13 @@ def check_data(config: Config, name: str) -> None:
     for setting in detectors.unused_settings(config.detector):
         whose = ("detector.config" if config.detector.config is not None else
                  f"the detector family {config.detector.family}")
-        _warn_once(f"detector.{setting} changes nothing: {whose} has its own; leave it out, or "
+        warn_once(f"detector.{setting} changes nothing: {whose} has its own; leave it out, or "
                    "choose another")
 
 
 @cache
-def _warn_once(sentence: str) -> None:
+def warn_once(sentence: str) -> None:
+    """A warning that would say nothing new the second time."""
     log.warning(sentence)
 
 
@@ -163,8 +164,10 @@ def fingerprint(config: Config, name: str, processes: int,
              "bank", "adaptation"}
     extra = {} if stage["bank"] is None else {"bank": stage["bank"]["probability"]}
     if stage["adaptation"]:
-        extra["adaptation"] = [{k: v for k, v in method.items() if k != "targets"}
-                               for method in stage["adaptation"]]
+        extra["adaptation"] = [
+            {key: value for key, value in method.items() if key not in ("targets", "optional")}
+            | {"bank": method["bank"] and method["bank"]["probability"]}
+            for method in stage["adaptation"]]
     idle = NOT_DECISIVE if stage["parent"] else (*NOT_DECISIVE, "mined_share")
     return {
         "seed": settings["seed"], "precision": settings["precision"],
@@ -191,6 +194,18 @@ def finished(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | N
     except ModelFolderError as error:
         log.info(f"{error}; training again")
     return None
+
+
+def untrained_differences(folder: Path, fusion: FusionConfig) -> list[str]:
+    """Settings that a model folder has otherwise, of those that a stage takes as they are.
+
+    The threshold and the calibration are among them where no validation set them.
+    """
+    untuned = read_metrics(folder).get("validation") is None
+    keys = ("sure_share", *(("threshold", "slope", "shift") if untuned else ()))
+    before, now = ({f"fusion.{key}": getattr(rule, key) for key in keys}
+                   for rule in (load(folder / CONFIG).fusion, fusion))
+    return differences(before, now)
 
 
 def forget(run: RunFolder) -> None:

@@ -43,6 +43,7 @@ from musicon.detect.stage_checks import (
     fingerprint,
     finished,
     forget,
+    untrained_differences,
 )
 from musicon.detect.storage import digest, state_hash
 from musicon.detect.training import FitResult, StageContext, Task, fit
@@ -153,7 +154,10 @@ class Stage:
     def train(self) -> StageResult:
         """Train what is not trained yet, and write the model folder."""
         done = finished(self.run.model, self.fingerprint)
-        if done is not None:
+        changed = [] if done is None else untrained_differences(self.run.model, self.config.fusion)
+        if changed:
+            self.say(f"stage {self.name}: {'; '.join(changed)}: the model folder is written anew")
+        elif done is not None:
             self.say(f"stage {self.name}: done before with the same settings and data, kept "
                      f"({self.run.model})")
             return StageResult(self.name, self.run.model, False, done, done["seconds"])
@@ -173,6 +177,7 @@ class Stage:
         classifier = self.build_classifier()
         if self.settings.classifier.steps:
             crops = self.task(ClassifierTask, classifier)
+            self.check_examples(crops)
             fits[crops.name] = self.fit(
                 adaptation.adapt(crops, self.context), self.settings.classifier, {
                     **shared, "model": models["classifier"], "fit": settings["classifier"]})
@@ -182,7 +187,9 @@ class Stage:
         classifier.eval()
         detector = self.build_detector(classifier)
         if self.settings.detector.steps:
-            task = adaptation.adapt(self.task(DetectorTask, detector), self.context)
+            boxes = self.task(DetectorTask, detector)
+            self.check_examples(boxes)
+            task = adaptation.adapt(boxes, self.context)
             fits[task.name] = self.fit(task, self.settings.detector, {
                 **shared, "model": models["detector"], "fit": settings["detector"],
                 "classifier": state_hash(without_temperature(classifier))})
@@ -193,6 +200,18 @@ class Stage:
         """A part's task: the first process sees through the parent's eyes, the others read that."""
         with self.fabric.rank_zero_first():
             return kind(model, self.context)
+
+    def check_examples(self, task: ClassifierTask | DetectorTask) -> None:
+        """Refuse to teach a part that there is nothing anywhere.
+
+        Raises:
+            StageError: No example would show an instrument.
+        """
+        if task.missing is not None:
+            instead = "keeps the parent's" if self.parent else "trains none"
+            raise StageError(f"stage {self.name}: its {task.name} has nothing to learn from: "
+                             f"{task.missing}; add such data, or write stages.{self.name}."
+                             f"{task.name}.steps=0, which {instead}")
 
     def fit(self, task: Task, cfg: FitConfig, fingerprint: Mapping[str, Any]) -> FitResult:
         """Run the training loop on one part of the stage; see ``gate`` for what it leaves."""

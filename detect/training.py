@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from musicon.datasets.records import Category, UserError
 from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.config import Config, FitConfig, StageConfig
+from musicon.detect.heads import same_classes
 from musicon.detect.logs import RunFolder, TrainingLog, write_grid
 from musicon.detect.resume import FitResult, Keeper, Progress
 from musicon.detect.sampling import loader, mix
@@ -141,10 +142,15 @@ class StageContext:
         """This stage's own settings."""
         return self.config.stages[self.name]
 
-    @property
-    def label_of(self) -> Mapping[str, int]:
-        """Class name -> label (from 1); 0 is the negative class."""
-        return {category.name: i for i, category in enumerate(self.categories, start=1)}
+    def labels_of(self, categories: Sequence[Category]) -> dict[int, int]:
+        """Id of each of a manifest's categories -> label (from 1); without those not known here.
+
+        A class is known by its name, or by another name of the same instrument.
+        """
+        label_of = {category.name: i for i, category in enumerate(self.categories, start=1)}
+        same = same_classes(list(label_of), [category.name for category in categories])
+        return {category.id: label_of[same[category.name]] for category in categories
+                if category.name in same}
 
 
 def fit(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, *, seed: int,
@@ -185,7 +191,7 @@ def fit(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, *, seed: int
     keeper.restore(progress, task.model, optimizer, average)
     batches = iter(loader(task, cfg, seed, progress.step, fabric, num_workers))
     objective.train()
-    with interruption() as stop, logging(task, cfg, run, fabric, progress, seed, quiet) as log:
+    with interruption() as stop, run_log(task, cfg, run, fabric, progress, seed, quiet) as log:
         while not progress.finished:
             started, step = time.monotonic(), progress.step + 1
             torch.manual_seed(mix(seed, step, fabric.global_rank))
@@ -358,7 +364,7 @@ def check_gradient(norm: Tensor | None, cfg: FitConfig, fabric: Fabric, task: Ta
 
 
 @contextmanager
-def logging(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, progress: Progress,
+def run_log(task: Task, cfg: FitConfig, run: RunFolder, fabric: Fabric, progress: Progress,
             seed: int, quiet: bool) -> Iterator[TrainingLog]:
     """The run's log, with the example pictures at its start and the curves at its end."""
     first = fabric.is_global_zero

@@ -27,7 +27,8 @@ SCENE_SIDE = 512
 def validation_manifest(ctx: StageContext) -> Manifest:
     """A stage's validation images as one manifest; composed scenes are kept in its cache.
 
-    Labels are the stage's: category k is ``ctx.categories[k - 1]``, renumbered from 1.
+    Labels are the stage's: category k is ``ctx.categories[k - 1]``, renumbered from 1. Where a find
+    counts neither way, there is a crowd of each.
     """
     folder = ctx.cache / "validation"
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,9 +38,11 @@ def validation_manifest(ctx: StageContext) -> Manifest:
         info = probe(item.path)
         boxes = tuple(Box(tuple(box.tolist()), int(label))
                       for box, label in zip(item.boxes, item.box_labels, strict=True))
+        crowds = tuple(Box(tuple(box.tolist()), label, iscrowd=True) for box in item.unasked
+                       for label in range(1, len(ctx.categories) + 1))
         name = os.path.relpath(item.path, folder).replace(os.sep, "/")
-        records.append(ImageRecord(len(records) + 1, name, info.width, info.height, boxes,
-                                   split="val"))
+        records.append(ImageRecord(len(records) + 1, name, info.width, info.height,
+                                   (*boxes, *crowds), split="val"))
     if ctx.stage.composites is not None and material.photos:
         rng = np.random.default_rng(0)
         for i in range(ENOUGH_BOXED - len(material.boxed)):

@@ -50,7 +50,7 @@ def settings(given: Any) -> AdaptationConfig:
 
 def resolved(config: Config, names: Sequence[str]) -> Config:
     """The settings of stages without optional methods whose manifests are missing; each is told."""
-    from musicon.detect.stage_checks import manifest_file
+    from musicon.detect.stage_checks import manifest_file, warn_once
 
     stages = dict(config.stages)
     for name in names:
@@ -58,8 +58,8 @@ def resolved(config: Config, names: Sequence[str]) -> Config:
         for method in stages[name].adaptation:
             missing = [path for _, path in method.manifests() if not manifest_file(path).is_file()]
             if method.optional and missing:
-                log.warning("stage %s: %s is not there, so it learns without adaptation %s", name,
-                            missing[0], method.name)
+                warn_once(f"stage {name}: {missing[0]} is not there, so it learns without "
+                          f"adaptation {method.name}")
             else:
                 kept.append(method)
         stages[name] = stages[name].model_copy(update={"adaptation": tuple(kept)})

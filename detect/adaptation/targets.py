@@ -13,7 +13,7 @@ from musicon.datasets.files import sha256
 from musicon.datasets.loading import ImageStore
 from musicon.datasets.records import Manifest, UserError
 from musicon.detect.config import AdaptationConfig
-from musicon.detect.material import WORKING_SIDE
+from musicon.detect.material import working_side
 from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Targets:
         """
         self.least = cfg.window
         self.styled_share = cfg.bank.probability if cfg.bank else 0.0
-        self.store = ImageStore(WORKING_SIDE, STORE_BYTES)
+        self.store = ImageStore(working_side(ctx.config), STORE_BYTES)
         self.items = tuple(item for path in cfg.targets for item in _listed(ctx, path, cfg))
         if not self.items:
             raise UserError(f"{', '.join(map(str, cfg.targets))}: no image is in the split "
@@ -104,7 +104,7 @@ class Targets:
 
 def _listed(ctx: StageContext, path: Path, cfg: AdaptationConfig) -> list[Target]:
     manifest = Manifest.read(path)
-    labels = {c.id: ctx.label_of.get(c.name) for c in manifest.categories}
+    labels = ctx.labels_of(manifest.categories)
     styled: dict[str, list[Path]] = {}
     if cfg.bank is not None:
         bank = Manifest.read(cfg.bank.path)
@@ -112,7 +112,7 @@ def _listed(ctx: StageContext, path: Path, cfg: AdaptationConfig) -> list[Target
             styled.setdefault(str(record.extra.get("content_sha256")), []).append(bank.path(record))
     found = []
     for record in manifest.select(split="train").images:
-        here = [labels[i] for i in record.known_labels]
+        here = [labels.get(i) for i in record.known_labels]
         known = cfg.use_labels and None not in here and (bool(here) or record.is_negative)
         file = manifest.path(record)
         found.append(Target(file, tuple(i for i in here if i is not None) if known else None,

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from musicon.datasets.files import UserError, locked, sha256
-from musicon.detect import detectors
-from musicon.detect.checkpoints import ModelFolderError, read_lineage, read_metrics
-from musicon.detect.config import Config, differences, load
+from musicon.detect import adaptation, detectors
+from musicon.detect.checkpoints import ModelFolderError, read_lineage
+from musicon.detect.config import Config, differences
 from musicon.detect.logs import RunFolder
-from musicon.detect.model_files import CONFIG, WEIGHTS
-from musicon.detect.stage_checks import data_of, fingerprint, manifest_file
+from musicon.detect.model_files import WEIGHTS
+from musicon.detect.stage_checks import (
+    data_of,
+    fingerprint,
+    manifest_file,
+    untrained_differences,
+)
 from musicon.detect.storage import read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -45,7 +50,9 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
             is being written.
     """
     config = config.model_copy(update={"detector": detectors.resolved(config.detector)})
-    for name in _with_ancestors(config, names):
+    chain = _with_ancestors(config, names)
+    config = adaptation.resolved(config, chain)
+    for name in chain:
         if not all(manifest_file(path).is_file() for _, path in data_of(config, name)):
             return  # training says how to make what is missing
         parent = config.stages[name].parent
@@ -62,7 +69,8 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
         else:
             offers = [(changed, lender) for lender in lenders
                       if (changed := _changed(RunFolder(lender / name), wanted)) is not None
-                      and (_written_alike(RunFolder(lender / name), config) if name in names
+                      and (not untrained_differences(RunFolder(lender / name).model,
+                                                     config.fusion) if name in names
                            else changed <= {"fusion"})]
             if not offers:
                 return
@@ -100,14 +108,6 @@ def _changed(run: RunFolder, wanted: Mapping[str, Any]) -> set[str] | None:
     if changed - set().union(*parts.values()) or parts["classifier"]:
         return None  # a detector starts from the classifier: nothing of its training stays
     return {part for part, keys in parts.items() if keys}
-
-
-def _written_alike(run: RunFolder, config: Config) -> bool:
-    """Whether what a stage takes from its settings without training is the same."""
-    kept = load(run.model / CONFIG).fusion
-    untuned = read_metrics(run.model).get("validation") is None
-    keys = ("sure_share", *(("threshold", "slope", "shift") if untuned else ()))
-    return all(getattr(kept, key) == getattr(config.fusion, key) for key in keys)
 
 
 def _copy(source: RunFolder, target: RunFolder, *, without_detector: bool) -> None:

@@ -39,11 +39,14 @@ def one_a_level(cfg: DetectorConfig, levels: int) -> list[list[float]]:
     """For each level of a pyramid an anchor size and its double in area, in pixels.
 
     Raises:
-        ConfigError: Sizes that nobody has fitted yet.
+        ConfigError: Sizes that nobody has fitted yet, or more of them than levels.
     """
     if cfg.anchor_sizes == "auto":
         raise ConfigError("detector.anchor_sizes is 'auto', which only training can resolve; "
                           "write numbers, such as [24, 64, 128, 256]")
+    if len(cfg.anchor_sizes) > levels:
+        raise ConfigError(f"detector.anchor_sizes: {len(cfg.anchor_sizes)} sizes, but this network "
+                          f"has {levels} levels of one size each; leave some out, or write auto")
     sizes = sorted(cfg.anchor_sizes)
     picks = [sizes[round(i * (len(sizes) - 1) / (levels - 1))] for i in range(levels)]
     return [[size, size * 2**0.5] for size in picks]

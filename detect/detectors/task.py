@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from musicon.datasets import boxes as box_tools
 from musicon.datasets.loading import resize_longer
 from musicon.datasets.transforms import Augmentation
 from musicon.detect.config import CompositesConfig, FitConfig
-from musicon.detect.material import Item, collect, own_first, with_boxes
+from musicon.detect.material import PHOTO_DOMAIN, Item, collect, own_first, with_boxes
 from musicon.detect.pseudo import HardNegatives, pseudo_boxed
 from musicon.detect.sampling import spread
 from musicon.detect.training import StageContext, parameter_groups
@@ -29,11 +29,15 @@ MIN_SEEN = 0.5
 
 @dataclass(frozen=True)
 class BoxedImage:
-    """An example: uint8 RGB (H, W, 3), boxes float32 (N, 4) in its pixels, labels int64 (N,)."""
+    """An example: uint8 RGB (H, W, 3), boxes float32 (N, 4) in its pixels, labels int64 (N,).
+
+    ``unasked``, float32 (M, 4), are places where a find counts neither way.
+    """
 
     image: Image
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
+    unasked: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
 
 class DetectorTask:
@@ -64,6 +68,20 @@ class DetectorTask:
     def __len__(self) -> int:
         return len(self.items) + 2
 
+    @property
+    def can_compose(self) -> bool:
+        """Whether scenes are composed."""
+        return self.composites is not None and bool(self.material.photos)
+
+    @property
+    def missing(self) -> str | None:
+        """What to say where no example would show an instrument; None where some do."""
+        if self.items or self.can_compose:
+            return None
+        return (f"no picture is boxed, a parent stage boxed none of {len(self.material.labelled)} "
+                f"labelled ones, and there are no photos (of domain {PHOTO_DOMAIN!r}) or no "
+                "'composites' to compose scenes from")
+
     def start(self) -> None:
         """Nothing to prepare."""
 
@@ -75,9 +93,8 @@ class DetectorTask:
         """
         if rng.random() < self.fit.negative_share and self.material.negatives:
             return len(self.items) + 1
-        can_compose = self.composites is not None and bool(self.material.photos)
         share = self.composites.share if self.composites is not None else 0.0
-        if can_compose and (not self.items or rng.random() < share):
+        if self.can_compose and (not self.items or rng.random() < share):
             return len(self.items)
         if not self._pools:
             return len(self.items) + 1
@@ -194,7 +211,8 @@ class DetectorTask:
             image, scale = material.store.get(item.path)
             resized = resize_longer(image, self.side)
             factor = scale * max(resized.shape[:2]) / max(image.shape[:2])
-            images.append(BoxedImage(resized, item.boxes * factor, item.box_labels))
+            images.append(BoxedImage(resized, item.boxes * factor, item.box_labels,
+                                     item.unasked * factor))
         if self.composites is not None and material.photos and len(material.boxed) < 40:
             for _ in range(VALIDATION_SCENES):
                 scene = material.scene(rng, self.side, self.composites)
@@ -228,7 +246,10 @@ def mirror(example: BoxedImage) -> BoxedImage:
 
 
 def agnostic_ap50(truths: Sequence[BoxedImage], found: Sequence[dict[str, Any]]) -> float:
-    """Class-agnostic AP at IoU .5, by the COCO evaluator; 0 where there is nothing to find."""
+    """Class-agnostic AP at IoU .5, by the COCO evaluator; 0 where there is nothing to find.
+
+    Finds in ``unasked`` places count neither way.
+    """
     from musicon.detect.coco_scoring import coco_scores
 
     images: list[dict[str, Any]] = []
@@ -237,13 +258,13 @@ def agnostic_ap50(truths: Sequence[BoxedImage], found: Sequence[dict[str, Any]])
     for i, (truth, result) in enumerate(zip(truths, found, strict=True), start=1):
         height, width = truth.image.shape[:2]
         images.append({"id": i, "width": width, "height": height})
-        for box in truth.boxes:
+        for row, box in enumerate((*truth.boxes, *truth.unasked)):
             xywh = list(box_tools.xyxy_to_xywh(box))
             gt.append({"id": len(gt) + 1, "image_id": i, "category_id": 1, "bbox": xywh,
-                       "area": xywh[2] * xywh[3], "iscrowd": 0})
+                       "area": xywh[2] * xywh[3], "iscrowd": int(row >= len(truth.boxes))})
         for box, score in zip(result["boxes"], result["scores"], strict=True):
             dt.append({"image_id": i, "category_id": 1, "score": float(score),
                        "bbox": list(box_tools.xyxy_to_xywh(box))})
-    if not gt:
+    if all(row["iscrowd"] for row in gt):
         return 0.0
     return coco_scores(images, gt, dt, [1]).average_precision(iou=0.5) or 0.0

@@ -95,6 +95,14 @@ def test_pyramid_of_torchvision_networks(name: str) -> None:
     assert [m.shape[-2:] for m in maps] == [(16, 20), (8, 10), (4, 5)]
 
 
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "resnet18"])
+def test_a_pyramid_learns_though_the_network_was_frozen(name: str) -> None:
+    network = build_network(name, 4, weights="none")
+    freeze_stages(network, 3)
+    assert all(p.requires_grad for p in Pyramid(name, network).parameters())
+    assert not all(p.requires_grad for p in network.parameters())
+
+
 @pytest.mark.parametrize("name", ["torchvision:inception_v3", "inception_v3"])
 def test_cells_lie_over_their_pixels_in_networks_without_padding(name: str) -> None:
     """The cell that a pixel changes most is the one over it, give or take half a cell."""

@@ -16,6 +16,7 @@ from PIL import Image
 from musicon.datasets.records import Category, ImageRecord, Manifest
 from musicon.detect.checkpoints import load_model
 from musicon.detect.config import CompositesConfig, Config, parse
+from musicon.detect.stage_checks import StageError
 from musicon.detect.stages import train
 
 CLASSES = (Category(1, "harp"), Category(2, "lute"))
@@ -105,3 +106,41 @@ def test_a_detector_that_has_not_learnt_gets_no_threshold(
                 in caplog.text)
         assert done.metrics["validation"] is None and done.metrics["threshold"] == 0.4
         assert load_model(done.folder).rescorer is None
+
+
+def test_settings_that_nothing_is_trained_by_are_written_when_they_change(
+        photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = settings(photos, tmp_path, "right")
+    train(config, ["mimo"], quiet=True)
+    weights = (tmp_path / "mimo" / "model" / "weights.safetensors").read_bytes()
+    fusion = config.fusion.model_copy(update={"threshold": 0.7, "sure_share": 0.9})
+    changed = config.model_copy(update={"fusion": fusion})
+    with caplog.at_level(logging.INFO, logger="musicon"):
+        done, = train(changed, ["mimo"], quiet=True)
+    kept = load_model(done.folder).config.fusion
+    assert done.repeated and (kept.threshold, kept.sure_share) == (0.7, 0.9)
+    assert "fusion.sure_share" in caplog.text and "fusion.threshold" in caplog.text
+    assert (tmp_path / "mimo" / "model" / "weights.safetensors").read_bytes() == weights
+    again, = train(changed, ["mimo"], quiet=True)
+    assert not again.repeated
+
+
+@pytest.mark.parametrize("part", ["classifier", "detector"])
+def test_a_stage_whose_examples_would_all_be_empty_is_refused(
+        photos: Path, tmp_path: Path, part: str) -> None:
+    """Pictures that nobody boxed, for the classifier of two instruments each."""
+    named = Manifest.read(photos / "right")
+    records = [ImageRecord(r.id, f"../right/{r.file_name}", 48, 48, domain="google", split=r.split,
+                           labels=r.labels if part == "detector" else (1, 2))
+               for r in named.images]
+    folder = photos / f"named-{part}"
+    folder.mkdir()
+    Manifest(folder, CLASSES, tuple(records)).write(folder)
+    config = settings(photos, tmp_path / "run", "right")
+    mimo, still = config.stages["mimo"], config.stages["mimo"].detector
+    fits = {part: mimo.classifier, "detector" if part == "classifier" else "classifier": still}
+    config = config.model_copy(update={"stages": {"mimo": mimo.model_copy(update={
+        **fits, "manifest": folder})}})
+    with pytest.raises(StageError, match=f"mimo: its {part} has nothing to learn from: .* add such "
+                       f"data, or write stages.mimo.{part}.steps=0, which trains none"):
+        train(config, ["mimo"], quiet=True)

@@ -53,6 +53,51 @@ def test_boxes_that_a_stage_cannot_use_are_counted(data: Path, tmp_path: Path,
     assert "1 left out: boxes of classes that are not among this stage's" in caplog.text
 
 
+def test_a_class_by_another_name_is_known(data: Path, tmp_path: Path,
+                                          caplog: pytest.LogCaptureFixture) -> None:
+    """The photos call the lute by its French name; ids are another order's."""
+    folder = tmp_path / "photos"
+    shutil.copytree(data / "photos", folder)
+    photos = Manifest.read(folder)
+    Manifest(folder, (Category(1, "harp"), Category(2, "luth")), photos.images).write(folder)
+    with caplog.at_level("INFO", logger="musicon"):
+        ctx = context(settings(data, rehearsal=[str(folder)]), tmp_path)
+        labels = [item.labels for item in collect(ctx, "train").photos]
+    assert labels == [(1,), (2,)] * 3
+    assert "classes that are not among" not in caplog.text
+    others = [Category(5, "luth"), Category(6, "lute"), Category(7, "serpent")]
+    assert ctx.labels_of(others) == {6: 2}
+
+
+def test_pictures_of_several_instruments_without_boxes_are_counted(
+        data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    art = Manifest.read(data / "art")
+    folder = tmp_path / "art"
+    shutil.copytree(data / "art", folder)
+    Manifest(folder, CLASSES, tuple(replace(record, labels=(1, 2)) if record.id == 2 else record
+                                    for record in art.images)).write(folder)
+    with caplog.at_level("INFO", logger="musicon"):
+        material = collect(context(settings(data, manifest=str(folder)), tmp_path), "train")
+    assert material.labelled == ()
+    assert "1 left out: images of several instruments, none of them boxed" in caplog.text
+
+
+@pytest.mark.parametrize(("side", "held"), [(128, 512), (512, 1024), (1024, 1600)])
+def test_a_part_of_a_scan_is_as_sharp_as_the_whole_is_seen(data: Path, tmp_path: Path, side: int,
+                                                           held: int) -> None:
+    """Half of a picture's side holds the pixels that the detector sees, up to what it may see."""
+    Image.new("RGB", (2000, 2000), (90, 80, 70)).save(tmp_path / "1.png")
+    Manifest(tmp_path, CLASSES, (ImageRecord(1, "1.png", 2000, 2000, (
+        Box((0, 0, 2000, 2000), 1),), split="train"),)).write(tmp_path)
+    config = settings(data, manifest=str(tmp_path), rehearsal=[], composites=None)
+    config = config.model_copy(update={"detector": config.detector.model_copy(update={
+        "image_size": side})})
+    material = collect(context(config, tmp_path / "cache"), "train")
+    image, scale = material.store.get(tmp_path / "1.png")
+    assert max(image.shape) == held and scale == held / 2000
+    assert material.cutout_side == max(512, side)
+
+
 def test_photos_are_cut_out_and_pasted(data: Path, tmp_path: Path) -> None:
     ctx = context(settings(data), tmp_path)
     material = collect(ctx, "train")
@@ -175,6 +220,11 @@ def test_agnostic_ap50_by_hand() -> None:
     # COCO's 101 recall levels: precision 1 up to recall 0.5, that is 51 of them.
     assert agnostic_ap50([truth], [half]) == pytest.approx(51 / 101)
     assert agnostic_ap50([truth], [{"boxes": np.zeros((0, 4)), "scores": np.zeros(0)}]) == 0
+    first = replace(truth, boxes=truth.boxes[1:], labels=truth.labels[1:])
+    assert agnostic_ap50([first], [perfect]) == pytest.approx(0.5)  # its best box is none's
+    unasked = replace(first, unasked=truth.boxes[:1])
+    assert agnostic_ap50([unasked], [perfect]) == pytest.approx(1.0)
+    assert agnostic_ap50([replace(unasked, boxes=truth.boxes[:0])], [perfect]) == 0
 
 
 def test_validation_stands_in_with_scenes_and_keeps_negatives(data: Path, tmp_path: Path) -> None:
@@ -190,6 +240,40 @@ def test_validation_stands_in_with_scenes_and_keeps_negatives(data: Path, tmp_pa
     assert scenes == ENOUGH_BOXED - boxed
     again = validation_manifest(ctx)
     assert again.images == made.images
+
+
+def test_finds_in_crowds_and_of_unknown_classes_count_neither_way(data: Path,
+                                                                 tmp_path: Path) -> None:
+    """One boxed work of validation: a lute, a crowd of them, and a class that no stage knows."""
+    from musicon.detect.detections import Detections
+    from musicon.detect.evaluation import evaluate
+    from musicon.detect.validation import validation_manifest
+
+    folder = tmp_path / "art"
+    shutil.copytree(data / "art", folder)
+    art = Manifest.read(folder)
+    boxes = (Box((20, 30, 60, 100), 2), Box((100, 10, 150, 60), 2, iscrowd=True),
+             Box((70, 70, 95, 110), 3))
+    Manifest(folder, (*CLASSES, Category(3, "serpent")), tuple(
+        replace(record, boxes=boxes) if record.id == 9 else record
+        for record in art.images)).write(folder)
+    config = settings(data, manifest=str(folder), rehearsal=[], composites=None)
+    ctx = context(config, tmp_path / "cache")
+    made = validation_manifest(ctx)
+    assert made.faults() == []
+    record, = (record for record in made.images if record.boxes)
+    found = np.array([box.xyxy for box in boxes], np.float32)
+    scores = np.array([0.7, 0.8, 0.9], np.float32)
+    said = {record.id: Detections(found, scores, np.array([2, 2, 1]), scores, scores, (160, 120))}
+    scored = evaluate(made, said, model_categories=made.categories)
+    assert scored.agnostic_ap50 == pytest.approx(1) and scored.coverage.boxes == 1
+    task = DetectorTask(detectors.build(ctx.config.detector, 2, classifiers.build(  # type: ignore[arg-type]
+        ctx.config.classifier, 2)), ctx)
+    example, = (example for example in task._validation_images() if len(example.boxes))
+    scale = example.image.shape[1] / 160
+    assert example.unasked == pytest.approx(found[1:] * scale)
+    assert agnostic_ap50([example], [{"boxes": found * scale, "scores": scores}]) \
+        == pytest.approx(1)
 
 
 def test_instrument_free_validation_images_come_from_every_collection(data: Path,

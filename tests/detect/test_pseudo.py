@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from stage_data import CLASSES, Oracle, context, make_data, settings
 
+from musicon.datasets.loading import ImageStore
 from musicon.datasets.records import ImageRecord, Manifest
 from musicon.detect import classifier as classifiers
 from musicon.detect import detectors
@@ -18,7 +20,14 @@ from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.task import DetectorTask
 from musicon.detect.material import Item, collect
-from musicon.detect.pseudo import FalseAlarms, HardNegatives, chances, pseudo_boxed, relevance
+from musicon.detect.pseudo import (
+    FalseAlarms,
+    HardNegatives,
+    _search,
+    chances,
+    pseudo_boxed,
+    relevance,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,22 @@ def test_pseudo_boxes_follow_the_label(data: Path, tmp_path: Path) -> None:
     assert boxed[0].box_labels.tolist() == [2]
     (tmp_path / "pseudo_boxes.json").unlink()
     assert pseudo_boxed(collect(ctx, "train"), context(settings(data), tmp_path, parent)) == []
+
+
+def test_boxes_without_a_side_are_left_out(data: Path, tmp_path: Path) -> None:
+    class Flat(Oracle):
+        def detect(self, images: list) -> list[dict]:
+            found = super().detect(images)
+            for row in found:
+                row["boxes"][1:, 2] = row["boxes"][1:, 0] + torch.tensor([0.0, 1.5])
+            return found
+
+    config = settings(data, pseudo_boxes={"min_score": 0.4, "max_per_image": 2})
+    flat = Flat()
+    parent = LoadedModel(flat, flat, config, CLASSES, {}, {}, tmp_path)
+    boxes, scores = _search(data / "art" / "2.png", parent, ImageStore(512))
+    assert scores == pytest.approx([0.9, 0.7])
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
 def test_relevance_rules_the_other_instruments_out(data: Path) -> None:

@@ -92,3 +92,17 @@ def test_pictures_of_one_group_are_unseen_together(tmp_path: Path) -> None:
         others = {tmp_path / f"{i}.png" for i, other in of_group.items() if other == group}
         assert shade == 92 or others <= set(unseen[shade])
     assert all(tmp_path / f"{shade}.png" in files for shade, files in unseen.items())
+
+
+def test_a_rescorer_that_cannot_be_fitted_without_some_works_asks_for_nothing(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Scores that the rescorer never lowered would ask for too much."""
+    class TooFew:
+        def fit(self, without: Collection[Path] = ()) -> Collection[Path] | None:
+            return None if tmp_path / "1.png" in without else without
+
+    finder = Shades()
+    with caplog.at_level("INFO", logger="musicon"):
+        least = quiet_on_own_works(finder, FusionConfig(), TooFew(), stage(tmp_path, 50))  # type: ignore[arg-type]
+    assert least == 0 and not finder.asked and finder.rescorer == "the usual"
+    assert "too few boxes to judge its own works" in caplog.text

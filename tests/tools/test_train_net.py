@@ -78,7 +78,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.write_text(yaml.safe_dump({
         "classifier": {"image_size": 48}, "stages": stages, "output": str(folder / "runs"),
         "detector": {"family": "fasterrcnn", "image_size": 128, "fpn_channels": 32,
-                     "anchor_sizes": [16, 32, 64, 96, 128], "max_detections": 5}}))
+                     "anchor_sizes": [16, 32, 64, 128], "max_detections": 5}}))
     return file
 
 

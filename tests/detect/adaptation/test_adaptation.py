@@ -15,7 +15,7 @@ from musicon.detect.adaptation.base import AdaptedTask
 from musicon.detect.config import Config, ConfigError, dump, load
 from musicon.detect.crops import ClassifierTask
 from musicon.detect.logs import RunFolder
-from musicon.detect.stage_checks import StageError, check_data, data_of
+from musicon.detect.stage_checks import StageError, check_data, data_of, fingerprint
 from musicon.detect.training import fit
 
 
@@ -70,6 +70,19 @@ def test_an_optional_method_is_left_out_where_its_targets_are_missing(
     check_data(found, "mimo")
     needed = settings(data, {**missing, "optional": False})
     assert resolved(needed, ["mimo"]) == needed
+
+
+def test_what_changes_no_result_is_no_other_stage(data: Path, tmp_path: Path) -> None:
+    """Whether a method may be left out, and where its bank lies."""
+    (tmp_path / "moved").mkdir()
+    for name in ("", "moved"):
+        (tmp_path / name / "manifest.json").write_bytes(
+            (data / "art" / "manifest.json").read_bytes())
+    method = {"name": "teacher", "targets": [str(data / "art")], "bank": str(tmp_path)}
+    plain, moved, weaker = (fingerprint(settings(data, {**method, **changes}), "mimo", 1, None)
+                            for changes in ({}, {"optional": True, "bank": str(tmp_path / "moved")},
+                                            {"bank": {"path": str(tmp_path), "probability": 0.2}}))
+    assert plain == moved != weaker
 
 
 def test_a_method_works_on_the_models_it_is_given(data: Path, tmp_path: Path) -> None:

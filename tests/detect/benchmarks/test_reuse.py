@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from musicon.datasets.records import Category, ImageRecord, Manifest, UserError
+from musicon.detect import adaptation
 from musicon.detect.benchmarks.reuse import take_over
 from musicon.detect.checkpoints import load_model
 from musicon.detect.config import Config, parse
@@ -149,3 +150,13 @@ def test_what_lenders_cannot_give(root: Path, tmp_path: Path) -> None:
                                         "stages": {**config.stages, "mimo": gone}})
     take_over(nothing, STAGES, [lender])  # no error: training says better what is missing
     assert not nothing.output.exists()
+
+
+def test_a_method_that_is_left_out_for_want_of_paintings_keeps_nothing_from_being_taken(
+        root: Path, tmp_path: Path) -> None:
+    config = settings(root, tmp_path / "run")
+    method = {"name": "teacher", "targets": [str(root / "nowhere")], "optional": True}
+    stages = {name: stage.model_copy(update={"adaptation": (adaptation.settings(method),)})
+              for name, stage in config.stages.items()}
+    take_over(config.model_copy(update={"stages": stages}), STAGES, [root / "lender"])
+    assert all((config.output / stage).exists() for stage in STAGES)

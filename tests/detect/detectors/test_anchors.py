@@ -9,7 +9,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from musicon.detect.detectors.anchors import fit_anchors
+from musicon.detect.config import ConfigError, DetectorConfig
+from musicon.detect.detectors.anchors import fit_anchors, one_a_level
 
 
 def test_sizes_and_ratios_are_the_boxes_own() -> None:
@@ -41,3 +42,10 @@ def test_fitted_anchors_cover_boxes_better_than_fixed_ones() -> None:
         return float(box_iou(boxes, anchors).max(dim=1).values.mean())
 
     assert cover(sizes, ratios) > cover((32, 64, 128, 256), (0.5, 1.0, 2.0)) + 0.1
+
+
+def test_more_sizes_than_levels_are_refused() -> None:
+    cfg = DetectorConfig(anchor_sizes=(16, 32, 64, 128, 256))
+    with pytest.raises(ConfigError, match="5 sizes, but this network has 4 levels"):
+        one_a_level(cfg, 4)
+    assert [size for size, _ in one_a_level(cfg, 5)] == [16, 32, 64, 128]
