@@ -32,7 +32,7 @@ from musicon.detect.training import StageContext
 
 log = logging.getLogger(__name__)
 
-LEAST_SIDE = 512
+SMALLEST_HELD = 512
 """Longer side, in pixels, that images are held in memory with, and cut-outs, at the least."""
 PHOTO_DOMAIN = "mimo"
 CUTOUT_BYTES = 1_000_000_000
@@ -219,7 +219,7 @@ def collect(ctx: StageContext, split: str) -> Material:
                 negatives.append(item)
             elif len(item.boxes):
                 boxed.append(item)
-            elif len(item.labels) != 1:
+            elif len(item.labels) != 1 or len(item.unasked):
                 left_out["images of several instruments, none of them boxed"] += 1
             elif record.domain == PHOTO_DOMAIN:
                 photos.append(replace(item, photo=True))
@@ -237,7 +237,7 @@ def collect(ctx: StageContext, split: str) -> Material:
         log.info("%s, %s: %d left out: %s", ctx.name, split, count, reason)
     material = Material(tuple(photos), tuple(labelled), tuple(boxed), tuple(negatives),
                         ImageStore(working_side(ctx.config)),
-                        max(LEAST_SIDE, ctx.config.detector.image_size))
+                        max(SMALLEST_HELD, ctx.config.detector.image_size))
     if stage.bank is not None and split == "train":
         material = _with_bank(material, ctx, stage.bank)
     log.info("%s, %s: %s", ctx.name, split, material.summary())
@@ -278,7 +278,7 @@ def working_side(config: Config) -> int:
     Enough for parts of them to be as sharp as the detector sees whole ones, and no more than it
     has when it is used.
     """
-    return min(max(LEAST_SIDE, 2 * config.detector.image_size), WORKING_SIDE)
+    return min(max(SMALLEST_HELD, 2 * config.detector.image_size), WORKING_SIDE)
 
 
 def own_first(items: Sequence[Item], count: int) -> list[Item]:

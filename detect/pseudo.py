@@ -39,7 +39,8 @@ MAX_SEARCHED = 250
 MAX_ALARMS = 6
 """False alarms kept of one image, best first."""
 LEAST_SIDE = 1.0
-"""Pixels that the detector sees; a box with a shorter side is an engine's rounding artefact."""
+"""Pixels that the detector sees; engines refuse to learn from an empty box, which some leave where
+they cut one off at the image's edge."""
 SAME_OBJECT_IOU = 0.3
 """Two kept pseudo-boxes overlap at most so much."""
 

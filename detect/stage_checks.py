@@ -81,7 +81,7 @@ def check_data(config: Config, name: str) -> None:
         whose = ("detector.config" if config.detector.config is not None else
                  f"the detector family {config.detector.family}")
         warn_once(f"detector.{setting} changes nothing: {whose} has its own; leave it out, or "
-                   "choose another")
+                  "choose another")
 
 
 @cache

@@ -28,14 +28,11 @@ from musicon.detect.adaptation.base import Image, Method, Part, Tally
 from musicon.detect.adaptation.targets import Targets
 from musicon.detect.classifier import NEGATIVE
 from musicon.detect.config import AdaptationConfig
+from musicon.detect.pseudo import LEAST_SIDE
 
 PLACES = ("reg", "loc")
 """Parts of the names of losses about where a box ends, of which a teacher's score says nothing
 (Liu et al. 2021, section 3.3)."""
-
-LEAST_SIDE = 1.0
-"""Pixels; engines refuse to learn from an empty box, which some leave where they cut one off at the
-image's edge."""
 
 
 class Settings(AdaptationConfig):

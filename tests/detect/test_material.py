@@ -69,13 +69,16 @@ def test_a_class_by_another_name_is_known(data: Path, tmp_path: Path,
     assert ctx.labels_of(others) == {6: 2}
 
 
+@pytest.mark.parametrize("known", [{"labels": (1, 2)},
+                                   {"boxes": (Box((20, 30, 90, 100), 2, iscrowd=True),)}])
 def test_pictures_of_several_instruments_without_boxes_are_counted(
-        data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        data: Path, tmp_path: Path, known: dict, caplog: pytest.LogCaptureFixture) -> None:
     art = Manifest.read(data / "art")
     folder = tmp_path / "art"
     shutil.copytree(data / "art", folder)
-    Manifest(folder, CLASSES, tuple(replace(record, labels=(1, 2)) if record.id == 2 else record
-                                    for record in art.images)).write(folder)
+    Manifest(folder, CLASSES, tuple(
+        ImageRecord(2, "2.png", 160, 120, split="train", domain="cytomine", **known)
+        if record.id == 2 else record for record in art.images)).write(folder)
     with caplog.at_level("INFO", logger="musicon"):
         material = collect(context(settings(data, manifest=str(folder)), tmp_path), "train")
     assert material.labelled == ()
