@@ -48,4 +48,4 @@ def test_more_sizes_than_levels_are_refused() -> None:
     cfg = DetectorConfig(anchor_sizes=(16, 32, 64, 128, 256))
     with pytest.raises(ConfigError, match="5 sizes, but this network has 4 levels"):
         one_a_level(cfg, 4)
-    assert [size for size, _ in one_a_level(cfg, 5)] == [16, 32, 64, 128]
+    assert [size for size, _ in one_a_level(cfg, 5)] == [16, 32, 64, 128, 256]
