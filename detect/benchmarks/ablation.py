@@ -29,7 +29,7 @@ from musicon.datasets.command import DONE
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.ablation_table import comparison, write
-from musicon.detect.benchmarks.reuse import take_over
+from musicon.detect.benchmarks.reuse import take_over, with_ancestors
 from musicon.detect.checkpoints import read_categories, read_lineage
 from musicon.detect.config import Config, ConfigError, Settings, load
 from musicon.detect.evaluation_run import (
@@ -50,7 +50,7 @@ from musicon.detect.matching import (
 from musicon.detect.model_files import CONFIG, LINEAGE
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import NamedCrops, run_model
-from musicon.detect.stage_checks import manifest_file
+from musicon.detect.stage_checks import data_of, manifest_file
 from musicon.detect.storage import digest
 
 ROUNDS = 1000
@@ -176,6 +176,8 @@ def run(options: argparse.Namespace) -> int:
     if unknown := set(options.only or ()) - set(grid.variants):
         raise UserError(f"--only {sorted(unknown)[0]}: the grid's variants are "
                         f"{', '.join(grid.variants)}")
+    for name in names:  # now, not after hours
+        _check_unseen(grid, load(grid.base, [*grid.set, *grid.variants[name]]))
     whole = len(names) == len(grid.variants) and set(seeds) >= set(grid.seeds)
     file = grid.output / (TABLE if whole else PART)
     scored: dict[str, dict[int, dict[str, Scored]]] = {}
@@ -217,6 +219,21 @@ def read_grid(path: Path) -> Grid:
                   for f in error.errors()]
         raise ConfigError(f"{path}: {'; '.join(faults)}; a grid has base, tests, variants and "
                           "output, as configs/benchmarks/bank-classifier.yaml has") from None
+
+
+def _check_unseen(grid: Grid, config: Config) -> None:
+    """Refuse to score all of a data set that a variant's stage learns from or is chosen on.
+
+    Raises:
+        UserError: Naming the setting that reads it.
+    """
+    whole = {manifest_file(grid.tests[test]).resolve(): test for test in grid.whole}
+    for stage in with_ancestors(config, grid.stages or config.stage_names()):
+        for key, path in data_of(config, stage):
+            test = whole.get(manifest_file(path).resolve())
+            if test is not None:
+                raise UserError(f"whole: {test} is {path}, which stages.{stage}.{key} reads, so "
+                                "that its test split alone may be scored; take it out of whole")
 
 
 def _one(config: Config, overrides: Sequence[str], stages: Sequence[str], grid: Grid,

@@ -50,7 +50,7 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
             is being written.
     """
     config = config.model_copy(update={"detector": detectors.resolved(config.detector)})
-    chain = _with_ancestors(config, names)
+    chain = with_ancestors(config, names)
     config = adaptation.resolved(config, chain)
     for name in chain:
         if not all(manifest_file(path).is_file() for _, path in data_of(config, name)):
@@ -82,7 +82,7 @@ def take_over(config: Config, names: Sequence[str], lenders: Sequence[Path]) -> 
             return  # its weights change, and with them what its children start from
 
 
-def _with_ancestors(config: Config, names: Sequence[str]) -> list[str]:
+def with_ancestors(config: Config, names: Sequence[str]) -> list[str]:
     """The stages and all that they start from, parents first."""
     chain: dict[str, None] = {}
     for name in names:

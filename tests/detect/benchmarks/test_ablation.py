@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -150,6 +151,7 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
     tool = [sys.executable, str(ROOT / "tools" / "prepare_data.py"), "atelier", "--size", "60",
             "--workers", "1", "--quiet", "--out", str(tmp_path / "data")]
     subprocess.run(tool, check=True, stdout=subprocess.DEVNULL)
+    unread = shutil.copytree(tmp_path / "data" / "cytomine", tmp_path / "unread")
     fit = {"steps": 1, "batch_size": 2, "augmentation": "none", "ema_decay": None}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({
         "classifier": {"image_size": 32, "weights": "none"},
@@ -158,7 +160,7 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
                                 "classifier": fit, "detector": {**fit, "steps": 0}}}}))
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({
         "base": str(tmp_path / "base.yaml"), "output": str(tmp_path / "out"), "seeds": [0],
-        "tests": dict.fromkeys(("scenes", "all scenes"), str(tmp_path / "data" / "cytomine")),
+        "tests": {"scenes": str(tmp_path / "data" / "cytomine"), "all scenes": str(unread)},
         "whole": ["all scenes"],
         "variants": {"plain": [], "all classes even": [
             "stages.cytomine.classifier.balance=loss"]}}))
@@ -186,3 +188,8 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
                                         "set: [fusion.rule=detector]\n")
     subprocess.run(command, check=True, capture_output=True, text=True)
     assert report.exists()  # the same weights under another rule are another model
+    grid = yaml.safe_load((tmp_path / "grid.yaml").read_text())
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**grid, "whole": ["scenes"]}))
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "whole: scenes is" in refused.stderr
+    assert "which stages.cytomine.manifest reads" in refused.stderr
