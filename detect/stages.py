@@ -236,6 +236,9 @@ class Stage:
         self.gates[task.name] = {"parent": before.metrics["score"], "trained": result.score,
                                  "kept": "parent" if worse else "trained"}
         if not worse:
+            if result.score == before.metrics["score"] == 0:
+                self.say(f"stage {self.name}: {task.name}: validation cannot tell it from the "
+                         "parent's: neither finds anything there")
             return result
         task.model.load_state_dict(before.weights)
         self.say(f"stage {self.name}: {task.name}: training came to {result.score:.3f} on "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -16,8 +17,9 @@ from PIL import Image
 from musicon.datasets.records import Category, ImageRecord, Manifest
 from musicon.detect.checkpoints import load_model
 from musicon.detect.config import CompositesConfig, Config, parse
+from musicon.detect.resume import FitResult
 from musicon.detect.stage_checks import StageError
-from musicon.detect.stages import train
+from musicon.detect.stages import Carryover, Stage, train
 
 CLASSES = (Category(1, "harp"), Category(2, "lute"))
 COLOURS = ((190, 60, 20), (20, 60, 190))
@@ -91,6 +93,17 @@ def test_a_harmless_stage_ships_what_it_learnt(photos: Path, tmp_path: Path) -> 
     before = load_model(first.folder).classifier.state_dict()
     assert any(not torch.equal(before[name], value)
                for name, value in child.classifier.state_dict().items() if name != "temperature")
+
+
+def test_where_validation_shows_nothing_it_is_told() -> None:
+    said: list[str] = []
+    stage: Any = SimpleNamespace(name="google", gates={}, say=said.append)
+    task: Any = SimpleNamespace(name="detector")
+    result = FitResult(steps=2, best_step=2, metrics={"score": 0.0}, seconds=1.0)
+    assert Stage.gate(stage, task, result, Carryover({}, {"score": 0.0})) is result
+    assert stage.gates["detector"]["kept"] == "trained"
+    assert said == ["stage google: detector: validation cannot tell it from the parent's: neither "
+                    "finds anything there"]
 
 
 def test_a_detector_that_has_not_learnt_gets_no_threshold(
