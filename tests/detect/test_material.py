@@ -168,6 +168,34 @@ def test_a_negative_square_shows_neither_a_part_nor_the_whole_of_an_instrument()
     assert misses(np.array([0, 0, 90, 90]), np.concatenate([large, small]))
 
 
+def test_a_negative_square_avoids_what_the_stage_does_not_ask_for(data: Path,
+                                                                  tmp_path: Path) -> None:
+    """A boxed work that a crowd fills gives none: all come from grey instrument-free grounds."""
+    for name, image in (("scene", painting(1)), ("empty", np.full((120, 160, 3), 90, np.uint8))):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    boxes = (Box((0, 0, 8, 8), 1), Box((0, 0, 160, 120), 1, iscrowd=True))
+    Manifest(tmp_path, CLASSES, (
+        ImageRecord(1, "scene.png", 160, 120, boxes, split="train"),
+        ImageRecord(2, "empty.png", 160, 120, split="train"))).write(tmp_path)
+    config = settings(data, manifest=str(tmp_path), rehearsal=[], composites=None)
+    task = ClassifierTask(classifiers.build(config.classifier, 2),
+                          context(config, tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    assert all((task._negative(task.material, rng) == 90).all() for _ in range(60))
+
+
+def test_the_probe_of_another_seed_learns_from_other_examples(data: Path, tmp_path: Path) -> None:
+    config = settings(data)
+    heads = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        model = classifiers.build(config.classifier, 2)
+        ctx = context(config.model_copy(update={"seed": seed}), tmp_path)
+        ClassifierTask(model, ctx)._probe(64)
+        heads.append(list(model.network.parameters())[-2].detach().clone())
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
 def test_calibration_lowers_the_validation_loss(data: Path, tmp_path: Path) -> None:
     ctx = context(settings(data), tmp_path)
     torch.manual_seed(0)
