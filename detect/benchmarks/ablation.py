@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 from musicon.datasets.command import DONE
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
-from musicon.detect.benchmarks.ablation_table import comparison, write
+from musicon.detect.benchmarks.ablation_table import comparison_table, write_comparison
 from musicon.detect.benchmarks.reuse import take_over, with_ancestors
 from musicon.detect.checkpoints import read_categories, read_lineage
 from musicon.detect.config import Config, ConfigError, Settings, load
@@ -197,8 +197,8 @@ def run(options: argparse.Namespace) -> int:
         if not rows:
             raise UserError(f"{', '.join(grid.figures)}: none of these figures can be measured on "
                             f"{', '.join(grid.tests)}; give tests that are boxed, or other figures")
-        write(file, rows, minutes, list(scored[names[0]]))
-    print(f"\n{comparison(rows, minutes)}\n\nwritten: {file}.md, .json, .png")
+        write_comparison(file, rows, minutes, list(scored[names[0]]))
+    print(f"\n{comparison_table(rows, minutes)}\n\nwritten: {file}.md, .json, .png")
     return DONE
 
 

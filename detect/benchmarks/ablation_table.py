@@ -24,8 +24,8 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
             "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}")
 
 
-def comparison(rows: Sequence[Mapping[str, Any]],
-               minutes: Mapping[str, Sequence[float]]) -> SummaryTable:
+def comparison_table(rows: Sequence[Mapping[str, Any]],
+                     minutes: Mapping[str, Sequence[float]]) -> SummaryTable:
     """The rows that ``compare`` made, and each variant's minutes of training with each seed."""
     lines = [(row["test"], FIGURES.get(row["figure"], row["figure"]), row["variant"], *_cells(row))
              for row in rows]
@@ -33,12 +33,13 @@ def comparison(rows: Sequence[Mapping[str, Any]],
                                   for variant, taken in minutes.items())])
 
 
-def write(file: Path, rows: Sequence[Mapping[str, Any]],
-           minutes: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> None:
+def write_comparison(file: Path, rows: Sequence[Mapping[str, Any]],
+                     minutes: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> None:
     """The table as ``file`` with the endings .json, .md and .png."""
     document = {"seeds": list(seeds), "rows": list(rows), "minutes": dict(minutes)}
     write_atomic(file.with_name(f"{file.name}.json"), json.dumps(document, indent=1))
-    write_atomic(file.with_name(f"{file.name}.md"), f"{markdown(comparison(rows, minutes))}\n")
+    text = markdown(comparison_table(rows, minutes))
+    write_atomic(file.with_name(f"{file.name}.md"), f"{text}\n")
     write_atomic(file.with_name(f"{file.name}.png"), _plot(rows, minutes))
 
 

@@ -15,7 +15,7 @@ import yaml
 from scipy.stats import bootstrap
 
 from musicon.detect.benchmarks.ablation import Naming, Scored, compare, read_grid
-from musicon.detect.benchmarks.ablation_table import write
+from musicon.detect.benchmarks.ablation_table import write_comparison
 from musicon.detect.config import ConfigError
 from musicon.detect.matching import PooledBoxes, average_precision, bootstrap_interval
 
@@ -69,7 +69,7 @@ def test_a_paired_interval_sees_what_separate_ones_hide(tmp_path: Path) -> None:
     rows = compare({"a": {0: {"art": first}}, "b": {0: {"art": second}}}, ["agnostic_ap50"])
     low, high = rows[1]["interval"]
     assert 0 < low < rows[1]["difference"] < high
-    write(tmp_path / "ablation", rows, {"a": [1.0], "b": [2.0]}, [0])
+    write_comparison(tmp_path / "ablation", rows, {"a": [1.0], "b": [2.0]}, [0])
     assert f"| {low:+.3f} to {high:+.3f} |" in (tmp_path / "ablation.md").read_text()
     assert (tmp_path / "ablation.png").read_bytes()[:4] == b"\x89PNG"
     assert first.pooled is not None and second.pooled is not None
@@ -124,7 +124,7 @@ def test_a_figure_that_the_first_variant_lacks_is_compared_with_none(tmp_path: P
                    ["crop_top1"])
     assert [(row["variant"], row["difference"], row["interval"]) for row in rows] == [
         ("b", None, None), ("c", None, None)]
-    write(tmp_path / "ablation", rows, {"a": [1.0]}, [0])
+    write_comparison(tmp_path / "ablation", rows, {"a": [1.0]}, [0])
     assert (tmp_path / "ablation.md").read_text().splitlines()[2:] == [
         "| art | true boxes named | b | 0.333 |  |  |",
         "| art | true boxes named | c | 1.000 |  |  |", "| training | minutes | a | 1.000 |  |  |"]
