@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import math
 import sys
@@ -55,6 +56,8 @@ def run(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentPars
         Ctrl-C. Anything else is a bug of ours and keeps its traceback.
     """
     options = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line when it is said
     try:
         return main(options)
     except KeyboardInterrupt:
@@ -117,6 +120,10 @@ class Once(logging.Filter):
         super().__init__()
         self._said: set[str] = set()
 
+    def forget(self) -> None:
+        """Let every line be said once more."""
+        self._said.clear()
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is a warning, or new."""
         if record.levelno >= logging.WARNING:
@@ -125,6 +132,27 @@ class Once(logging.Filter):
         new = text not in self._said
         self._said.add(text)
         return new
+
+
+_ONCE = Once()
+
+
+def show_log(quiet: bool = False) -> None:
+    """Print what musicon's modules log, and the warnings of all others; once for a program.
+
+    Args:
+        quiet: Only warnings.
+    """
+    shown = logging.StreamHandler(sys.stdout)
+    shown.addFilter(_ONCE)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
+    logging.getLogger("musicon").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def print_heading(text: str) -> None:
+    """Print what the next lines are about; what was logged before may be said again."""
+    print(f"\n{text}")
+    _ONCE.forget()
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:

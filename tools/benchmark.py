@@ -18,6 +18,7 @@ from musicon.styletransfer import benchmarks as of_styles
 
 def main(options: argparse.Namespace) -> int:
     """Run the chosen benchmark; 1 when it misses its bar."""
+    command.show_log(getattr(options, "quiet", False))
     return int(available()[options.verb].run(options))
 
 

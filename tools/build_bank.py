@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import pkgutil
 import sys
 
@@ -19,9 +18,7 @@ from musicon.styletransfer import verbs
 
 def main(options: argparse.Namespace) -> int:
     """Do what the chosen verb does."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    quiet = getattr(options, "quiet", False)
-    logging.getLogger("musicon").setLevel(logging.WARNING if quiet else logging.INFO)
+    command.show_log(getattr(options, "quiet", False))
     return int(load(options.verb).run(options))
 
 

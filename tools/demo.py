@@ -72,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
     for number, step in enumerate(STEPS, 1):
         # The key covers all earlier steps: redoing one redoes what was made from it.
         key = hashlib.sha256(f"{key} {step.tool} {_config_text(step)}".encode()).hexdigest()[:16]
-        print(f"\n[{number}/{len(STEPS)}] {step.title}\n    python {step.tool}", flush=True)
+        print(f"\n[{number}/{len(STEPS)}] {step.title}\n    python {step.tool}")
         done = Path(RUNS) / f"step{number}.json"
         if not options.again and _is_done(done, key, step.products):
             print("    done before, skipped")

@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
         layers=options.layers if FEATURE_MAPS in options.method else ())
     explainer = explain.Explainer(load_model(model), chosen, options.device)
     if not options.quiet:
-        print(f"explaining {command.counted(len(listing.files), 'image')} with {model}", flush=True)
+        print(f"explaining {command.counted(len(listing.files), 'image')} with {model}")
     done = explain.explain_images(explainer, listing, out)
     if not options.quiet:
         print(f"{command.counted(done.images, 'image')} explained, "

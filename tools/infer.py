@@ -32,9 +32,9 @@ def main(options: argparse.Namespace) -> int:
     else:
         raise UserError("--no-boxes: say what to look for instead, with --attributes")
     if not options.quiet:
-        print(f"searching {command.counted(len(listing.files), 'image')} with {model}", flush=True)
+        print(f"searching {command.counted(len(listing.files), 'image')} with {model}")
         for note in summary.doubts(model) if options.boxes else ():
-            print(note, flush=True)
+            print(note)
     settings = inference.InferenceOptions(
         threshold=options.threshold, batch_size=options.batch_size, workers=options.workers,
         annotated=options.annotated, quiet=options.quiet, attributes=attributes)

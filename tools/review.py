@@ -29,7 +29,7 @@ def review(options: argparse.Namespace) -> int:
         print("\n".join(session.list_lines()))
         return command.DONE
     if not options.quiet:
-        print("\n".join(session.load_lines(loaded)), flush=True)
+        print("\n".join(session.load_lines(loaded)))
     if not options.load_only:
         app.launch(loaded.dataset, options.port, options.browser)
     return command.DONE_WITH_REJECTS if loaded.rejects else command.DONE

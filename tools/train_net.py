@@ -11,7 +11,6 @@ repeated. On several GPUs: torchrun --nproc-per-node 4 tools/train_net.py --stag
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -25,12 +24,9 @@ DEFAULT = CONFIGS / "stages" / "default.yaml"
 
 def main(options: argparse.Namespace) -> int:
     """Train what was asked for and print what came of it."""
-    shown = logging.StreamHandler(sys.stdout)
-    shown.addFilter(command.Once())
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[shown])
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     quiet = options.quiet or not first
-    logging.getLogger("musicon").setLevel(logging.WARNING if quiet else logging.INFO)
+    command.show_log(quiet)
     output = [] if options.output is None else [f"output={options.output}"]
     train = train_stages if options.task is None else train_task
     try:

@@ -25,7 +25,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from musicon.datasets.command import DONE
+from musicon.datasets.command import DONE, print_heading
 from musicon.datasets.files import sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.ablation_table import comparison_table, write_comparison
@@ -184,6 +184,8 @@ def run(options: argparse.Namespace) -> int:
     minutes: dict[str, list[float]] = {}
     for seed in seeds:
         for name in names:
+            if not options.quiet:
+                print_heading(f"{name}, seed {seed}")
             overrides = [*grid.set, *grid.variants[name], f"seed={seed}",
                          f"output={grid.output / name / f'seed-{seed}'}"]
             config = load(grid.base, overrides)

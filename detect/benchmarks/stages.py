@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from musicon.datasets.command import DONE, SummaryTable
+from musicon.datasets.command import DONE, SummaryTable, print_heading
 from musicon.datasets.files import UserError, locked, write_atomic
 from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
 from musicon.detect.config import Config, load
@@ -47,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
     tests = dict(_test(text) for text in options.test)
     results: Results = {}
     for seed in options.seeds:
+        if not options.quiet:
+            print_heading(f"seed {seed}")
         config = load(options.config, [*options.overrides, f"seed={seed}",
                                        f"output={options.output / f'seed-{seed}'}"])
         figures: Figures = {}

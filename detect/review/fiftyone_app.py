@@ -366,7 +366,7 @@ def launch(dataset: Any, port: int = PORT, browser: bool = True) -> None:
     logging.getLogger("fiftyone").setLevel(logging.ERROR)
     session = fo.launch_app(dataset, port=port, address=ADDRESS, remote=True)
     url = f"http://{ADDRESS}:{port}/datasets/{dataset.name}"
-    print(f"the review is open at {url} (Ctrl-C ends it; what you did is kept)", flush=True)
+    print(f"the review is open at {url} (Ctrl-C ends it; what you did is kept)")
     if browser:
         import webbrowser
 

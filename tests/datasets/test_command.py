@@ -6,6 +6,8 @@ import argparse
 import errno
 import io
 import logging
+import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +31,22 @@ def test_exit_code_is_passed_on() -> None:
     parser.add_argument("code", type=int)
     assert command.run(lambda options: options.code, parser, ["1"]) == 1
     assert command.run(lambda options: options.code, parser, ["0"]) == 0
+
+
+def test_what_is_said_reaches_a_log_file_at_once() -> None:
+    code = ("import argparse, sys; from musicon.datasets import command\n"
+            "def main(options):\n"
+            "    print('stage mimo')\n"
+            "    return len(sys.stdin.read())\n"
+            "sys.exit(command.run(main, argparse.ArgumentParser(), []))")
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, env=buffered) as process:
+        assert process.stdout is not None
+        said, _, _ = select.select([process.stdout], [], [], 60)
+        assert said, "nothing is said while the tool works"
+        process.communicate(b"")
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(("error", "words"), [
@@ -123,6 +141,24 @@ def test_a_line_that_only_informs_is_said_once() -> None:
         log.info("%d photos", count)
         log.warning("slow")
     assert said.getvalue().split("\n") == ["1 photos", "slow", "slow", "2 photos", "slow", ""]
+
+
+@pytest.mark.parametrize(("quiet", "said"), [
+    (False, ["", "seed 0", "stage mimo", "slow", "", "seed 1", "stage mimo"]),
+    (True, ["", "seed 0", "slow", "", "seed 1"]),
+])
+def test_the_log_is_shown_and_said_again_below_a_heading(quiet: bool, said: list[str]) -> None:
+    code = ("import logging, sys; from musicon.datasets import command\n"
+            f"command.show_log({quiet})\n"
+            "log = logging.getLogger('musicon.detect')\n"
+            "command.print_heading('seed 0')\n"
+            "for _ in range(2): log.info('stage mimo')\n"
+            "logging.getLogger('another').info('unasked')\n"
+            "logging.getLogger('another').warning('slow')\n"
+            "command.print_heading('seed 1')\n"
+            "log.info('stage mimo')\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == said
 
 
 def test_table_is_aligned() -> None:

@@ -67,6 +67,20 @@ def test_runs_with_other_seeds_add_to_the_table(settings: Path, tmp_path: Path,
     assert json.loads((tmp_path / "stages-previous.json").read_text())["seeds"] == both
 
 
+def test_it_says_what_each_seed_does(settings: Path, tmp_path: Path) -> None:
+    test = settings.parent / "data" / "cytomine"
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / "benchmark.py"), "stages",
+                           "--config", str(settings), "--output", str(tmp_path), "--test",
+                           f"scenes={test}", "--seeds", "0", "1"],
+                          capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("seed ")]
+    assert [lines[number] for number in starts] == ["seed 0", "seed 1"]
+    for part in (lines[starts[0]:starts[1]], lines[starts[1]:]):
+        assert sum(line.startswith("stage cytomine: ") and "classes, starts from" in line
+                   for line in part) == 1
+
+
 def test_runs_side_by_side_lose_no_figure(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:  # a file's lock keeps threads apart as it does processes
         for i in range(4):
