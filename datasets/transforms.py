@@ -21,6 +21,9 @@ import albumentations as A
 Preset = Literal["none", "light", "strong"]
 Image = NDArray[np.uint8]
 
+LEAST_SIDE = 4
+"""Pixels; shrinking and blurring leave nothing of a shorter side."""
+
 
 class Augmentation:
     """Changes how an image looks without moving anything in it, so that boxes stay true."""
@@ -32,7 +35,9 @@ class Augmentation:
         self._light = Augmentation("light") if light_share else None
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
-        """A changed copy of an RGB image (H, W, 3)."""
+        """A changed copy of an RGB image (H, W, 3); one of a few pixels comes back as it is."""
+        if min(image.shape[:2]) < LEAST_SIDE:
+            return image.copy()
         if self._light is not None and rng.random() < self.light_share:
             return self._light(image, rng)
         if self.preset == "none":

@@ -145,14 +145,15 @@ class ClassifierTask:
     def calibrate(self) -> float:
         """Set the model's temperature on the held-out crops, and return it.
 
-        Clean photos are easier than anything in a painting: they count only where there is
-        nothing else.
+        Clean photos are easier than anything in a painting: they count only where nothing else
+        shows an instrument. Without any instrument the temperature stays.
         """
         if self._held_out is None:
             self._held_out = self._held_out_crops()
-        crops = [crop for kind in _KINDS[1:] for crop in self._held_out[kind]] \
-            or self._held_out["photos"]
-        if crops:
+        crops = [crop for kind in _KINDS[1:] for crop in self._held_out[kind]]
+        if all(label == NEGATIVE for _, label in crops):
+            crops = [*self._held_out["photos"], *crops]
+        if any(label != NEGATIVE for _, label in crops):
             images, labels = self.collate(crops)
             device = self.model.temperature.device
             logits = torch.cat([self.model(batch.to(device)).cpu()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ MAX_ALARMS = 6
 LEAST_SIDE = 1.0
 """Pixels that the detector sees; engines refuse to learn from an empty box, which some leave where
 they cut one off at the image's edge."""
+KEPT_EVERY = 20
+"""Seconds between two writings of what the parent has seen so far."""
 SAME_OBJECT_IOU = 0.3
 """Two kept pseudo-boxes overlap at most so much."""
 
@@ -142,13 +145,20 @@ def _kept(file: Path, items: Sequence[Item], look: Callable[[Item], Any], what: 
     """What ``look`` says of each image, by its path, from a file where it was said before.
 
     The file may know the images by other paths, where the data have moved: they are looked at anew.
+    It is written now and then, so that a run that is cut off goes on.
     """
     kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     new = [item for item in items if str(item.path) not in kept]
-    for item in progress(iter(new), total=len(new), desc=what, quiet=quiet):
-        kept[str(item.path)] = look(item)
-    if new:
-        write_atomic(file, json.dumps(kept))
+    written = time.monotonic()
+    try:
+        for item in progress(iter(new), total=len(new), desc=what, quiet=quiet):
+            kept[str(item.path)] = look(item)
+            if time.monotonic() - written > KEPT_EVERY:
+                write_atomic(file, json.dumps(kept))
+                written = time.monotonic()
+    finally:
+        if new:
+            write_atomic(file, json.dumps(kept))
     return kept
 
 

@@ -119,8 +119,12 @@ class Keeper:
 
     def judge(self, progress: Progress, metrics: dict[str, float], model: nn.Module,
               patience: int | None) -> None:
-        """Keep the weights if they are the best so far; finish when none were for long."""
-        if not progress.best or metrics["score"] > progress.best["score"]:
+        """Keep the weights if they are the best so far; finish when none were for long.
+
+        While nothing scores at all, the latest are: they have learnt the longest.
+        """
+        best = progress.best.get("score")
+        if best is None or metrics["score"] > best or metrics["score"] == best == 0:
             progress.best_step, progress.best, progress.waited = progress.step, metrics, 0
             if self.fabric.is_global_zero:
                 write_tensors(self._best(progress.step), model.state_dict())

@@ -224,7 +224,9 @@ class Stage:
                      fingerprint=fingerprint, num_workers=self.config.num_workers,
                      quiet=self.quiet)
         self.say(f"stage {self.name}: {task.name} best at step {result.best_step} of "
-                 f"{result.steps}, score {result.score:.3f}")
+                 f"{result.steps}, score {result.score:.3f}"
+                 + ("" if result.score else ": nothing is found on validation, so that the last "
+                    "step counts as the best"))
         return result if before is None else self.gate(task, result, before)
 
     def gate(self, task: Task, result: FitResult, before: Carryover) -> FitResult:

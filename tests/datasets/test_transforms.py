@@ -26,6 +26,14 @@ def test_the_generator_alone_decides(preset: str) -> None:
     assert changed == 0 if preset == "none" else changed > 0.4
 
 
+@pytest.mark.parametrize("size", [(1, 64), (48, 1), (2, 3), (3, 300), (4, 300)])
+def test_slivers_keep_their_shape(size: tuple[int, int]) -> None:
+    augment = Augmentation("strong", light_share=0.3)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    for i in range(150):
+        assert augment(image, np.random.default_rng(i)).shape == image.shape
+
+
 def test_painterly_makes_several_surfaces_and_keeps_edges() -> None:
     image = np.full((64, 64, 3), 220, np.uint8)
     image[16:48, 16:48] = (40, 80, 150)

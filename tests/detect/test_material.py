@@ -128,6 +128,29 @@ def test_an_example_depends_on_its_generator_alone(data: Path, tmp_path: Path) -
         assert all(task.describe(i) for i in range(len(task)))
 
 
+def test_the_temperature_is_set_where_instruments_are_seen(data: Path, tmp_path: Path) -> None:
+    ctx = context(settings(data), tmp_path)
+    task = ClassifierTask(classifiers.build(ctx.config.classifier, 2), ctx)
+    task.model.eval()
+    rng, side = np.random.default_rng(0), task.model.image_size
+    crops = [rng.integers(0, 256, (side, side, 3), np.uint8) for _ in range(6)]
+    empty = [(crop, 0) for crop in crops[:3]]
+    photos = [(crop, 1 + i % 2) for i, crop in enumerate(crops[3:])]
+    held_out = {"photos": photos, "pasted": [], "labelled": [], "boxed": [], "negatives": empty}
+
+    def temperature(**kinds: list) -> float:
+        task.model.temperature.fill_(1.5)
+        task._held_out = {**held_out, **kinds}
+        return task.calibrate()
+
+    assert temperature(photos=[]) == 1.5  # the empty ones alone would push it to a limit
+    assert temperature(photos=[], negatives=[]) == 1.5
+    both = temperature()
+    assert both != 1.5 and temperature(pasted=[*photos, *empty], negatives=[]) == both
+    only = temperature(negatives=[])
+    assert temperature(boxed=photos, photos=empty, negatives=[]) == only
+
+
 def _drawn(task: object, seed: int) -> tuple[int, object]:
     rng = np.random.default_rng(seed)
     index = task.draw(rng)  # type: ignore[attr-defined]

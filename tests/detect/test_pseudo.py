@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from stage_data import CLASSES, Oracle, context, make_data, settings
 from musicon.datasets.loading import ImageStore
 from musicon.datasets.records import ImageRecord, Manifest
 from musicon.detect import classifier as classifiers
-from musicon.detect import detectors
+from musicon.detect import detectors, pseudo
 from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.task import DetectorTask
@@ -62,6 +63,30 @@ def test_boxes_without_a_side_are_left_out(data: Path, tmp_path: Path) -> None:
     boxes, scores = _search(data / "art" / "2.png", parent, ImageStore(512))
     assert scores == pytest.approx([0.9, 0.7])
     assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize("every", [-1, 1000])
+def test_what_was_seen_before_a_run_was_cut_off_is_kept(
+        data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    config, file = settings(data, pseudo_boxes={"min_score": 0.4}), tmp_path / "false_alarms.json"
+    found_there: list[int] = []
+
+    class CutOff(Oracle):
+        def detect(self, images: list) -> list[dict]:
+            found_there.append(len(json.loads(file.read_text())) if file.exists() else 0)
+            if len(found_there) == 3:
+                raise KeyboardInterrupt
+            return super().detect(images)
+
+    oracle = CutOff()
+    ctx = context(config, tmp_path, LoadedModel(oracle, oracle, config, CLASSES, {}, {}, tmp_path))
+    material = collect(ctx, "train")
+    material = replace(material, negatives=material.negatives * 2)
+    monkeypatch.setattr(pseudo, "KEPT_EVERY", every)
+    with pytest.raises(KeyboardInterrupt):
+        HardNegatives(material, ctx, 0.5)
+    assert found_there == ([0, 1, 2] if every < 0 else [0, 0, 0])  # what a kill would leave
+    assert len(json.loads(file.read_text())) == 2
 
 
 def test_relevance_rules_the_other_instruments_out(data: Path) -> None:

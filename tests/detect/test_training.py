@@ -294,6 +294,21 @@ def test_the_best_weights_are_kept(tmp_path: Path, patience: int | None, steps: 
     assert (result.steps, result.best_step, result.score) == (steps, 8, 0.5)
 
 
+def test_the_last_weights_are_kept_where_validation_finds_nothing(tmp_path: Path) -> None:
+    class Blind(ToyTask):
+        scores = iter([0.0, 0.0, 0.0, 0.2, 0.2])
+
+        def evaluate(self, model: nn.Module) -> dict[str, float]:
+            return {"score": next(self.scores)}
+
+    cfg = SETTINGS.model_copy(update={"steps": 12, "evaluate_every": 4, "patience": 1})
+    _, result = train(tmp_path / "a", cfg, task=Blind())
+    assert (result.steps, result.best_step, result.score) == (12, 12, 0)
+    Blind.scores = iter([0.0, 0.0, 0.0, 0.2, 0.2])
+    _, result = train(tmp_path / "b", cfg.model_copy(update={"steps": 40}), task=Blind())
+    assert (result.steps, result.best_step, result.score) == (20, 16, 0.2)
+
+
 def test_rate_by_hand() -> None:
     cfg = FitConfig(steps=20, warmup_steps=4)
     rates = [rate_at(step, cfg) for step in range(1, 21)]
