@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,11 @@ def load_as(kind: type[S], path: str | Path | None = None, overrides: Sequence[s
     for override in overrides:
         _set(document, override)
     return checked(kind, document, "settings" if path is None else str(path))
+
+
+def quoted(key: str, value: str | Path) -> str:
+    """An override whose value is text as it stands, whatever YAML would read in it."""
+    return f"{key}={json.dumps(str(value))}"
 
 
 def checked(kind: type[S], document: Mapping[str, Any], source: str) -> S:

@@ -75,8 +75,13 @@ def check_data(config: Config, name: str) -> None:
         if not manifest.select(split=split).images:
             raise StageError(f"{config.stages[name].manifest}: no image is in the split {split!r}; "
                              "prepare the data again with --split 70/10/20")
-    for _, path in data_of(config, name):
+    for key, path in data_of(config, name):
         check_files(path)
+        data = Manifest.read(path)
+        if data.images and not data.select(split="train").images:
+            raise StageError(f"{path} (stages.{name}.{key}): none of its images ({len(data):,}) is "
+                             "in the split 'train', so nothing can be learnt from it; prepare the "
+                             "data again with --split 70/10/20")
     for setting in detectors.unused_settings(config.detector):
         whose = ("detector.config" if config.detector.config is not None else
                  f"the detector family {config.detector.family}")

@@ -9,6 +9,7 @@ and data is not repeated.
 from __future__ import annotations
 
 import logging
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ class StageResult:
         folder: Its model folder.
         repeated: False when it was done before and nothing changed.
         metrics: What its ``metrics.json`` holds.
-        seconds: Time spent training, over all resumptions.
+        seconds: Time spent on it: training, over all resumptions, and what goes with it.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Stage:
         self.quiet, self.command = quiet, command
         self.settings = config.stages[name]
         self.gates: dict[str, dict[str, Any]] = {}
+        self.looped = 0.0
         self.parent: LoadedModel | None = None
         self.parent_hash: str | None = None
         if self.settings.parent is not None:
@@ -164,8 +166,9 @@ class Stage:
         start = (f"stage {self.parent.stage}'s model in {self.parent.folder}" if self.parent
                  else f"{self.config.classifier.backbone} ({self.config.classifier.weights})")
         self.say(f"stage {self.name}: {len(self.categories)} classes, starts from {start}")
+        started = time.monotonic()
         classifier, detector, fits = self.learn()
-        metrics = self.finish(classifier, detector, fits)
+        metrics = self.finish(classifier, detector, fits, started)
         return StageResult(self.name, self.run.model, True, metrics, metrics["seconds"])
 
     def learn(self) -> tuple[Any, Any, dict[str, FitResult]]:
@@ -220,9 +223,11 @@ class Stage:
             task.model.to(self.fabric.device)
             weights = {k: v.clone() for k, v in task.model.state_dict().items()}
             before = Carryover(weights, validate(task, task.model, self.fabric, step=0))
+        started = time.monotonic()
         result = fit(task, cfg, self.run, self.fabric, seed=self.seed(task.name),
                      fingerprint=fingerprint, num_workers=self.config.num_workers,
                      quiet=self.quiet)
+        self.looped += time.monotonic() - started
         self.say(f"stage {self.name}: {task.name} best at step {result.best_step} of "
                  f"{result.steps}, score {result.score:.3f}"
                  + ("" if result.score else ": nothing is found on validation, so that the last "
@@ -295,13 +300,18 @@ class Stage:
         self.say(f"stage {self.name}: {what}: {carried}")
 
     def finish(self, classifier: Any, detector: Any,
-               fits: Mapping[str, FitResult]) -> Mapping[str, Any]:
-        """Set the threshold on the validation split and write the model folder."""
+               fits: Mapping[str, FitResult], started: float) -> Mapping[str, Any]:
+        """Set the threshold on the validation split and write the model folder.
+
+        Its figures tell the stage's seconds: those of the training loops, with what they took
+        before they were cut off, and all that this run did since ``started`` beside them.
+        """
         metrics: dict[str, Any] = {}
         if self.fabric.is_global_zero:
             config, figures, rescorer = tune(classifier, detector, self.config, self.context)
             metrics = {"stage": self.name,
-                       "seconds": round(sum(f.seconds for f in fits.values()), 1),
+                       "seconds": round(sum(f.seconds for f in fits.values())
+                                        + time.monotonic() - started - self.looped, 1),
                        "fits": {name: {"steps": f.steps, "best_step": f.best_step, **f.metrics}
                                 for name, f in fits.items()},
                        "gate": self.gates,

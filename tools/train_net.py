@@ -24,10 +24,12 @@ DEFAULT = CONFIGS / "stages" / "default.yaml"
 
 def main(options: argparse.Namespace) -> int:
     """Train what was asked for and print what came of it."""
+    from musicon.detect.settings import quoted
+
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     quiet = options.quiet or not first
     command.show_log(quiet)
-    output = [] if options.output is None else [f"output={options.output}"]
+    output = [] if options.output is None else [quoted("output", options.output)]
     train = train_stages if options.task is None else train_task
     try:
         return train(options, [*options.overrides, *output], quiet, first)

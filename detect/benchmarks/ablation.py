@@ -14,26 +14,26 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
 
 from musicon.datasets.command import DONE, print_heading
-from musicon.datasets.files import sha256
+from musicon.datasets.files import locked, sha256
 from musicon.datasets.records import Manifest, UserError, write_atomic
 from musicon.detect.benchmarks.ablation_table import comparison_table, write_comparison
-from musicon.detect.benchmarks.reuse import take_over, with_ancestors
+from musicon.detect.benchmarks.grid import Grid, check, read_grid
+from musicon.detect.benchmarks.reuse import take_over
 from musicon.detect.checkpoints import read_categories, read_lineage
-from musicon.detect.config import Config, ConfigError, Settings, load
+from musicon.detect.config import Config, load
+from musicon.detect.evaluation import DetectionMetrics
 from musicon.detect.evaluation_run import (
-    BAR_NAMES,
     EvaluationOptions,
     EvaluationResult,
     bar_values,
@@ -50,53 +50,21 @@ from musicon.detect.matching import (
 from musicon.detect.model_files import CONFIG, LINEAGE
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.prediction import NamedCrops, run_model
-from musicon.detect.stage_checks import data_of, manifest_file
+from musicon.detect.settings import quoted
+from musicon.detect.stage_checks import manifest_file
 from musicon.detect.storage import digest
 
 ROUNDS = 1000
-FIGURES = ("picture_top1", "crop_top1", "agnostic_ap50", "false_alarms")
 NAMING = ("crop_top1", "picture_top1")
 """Figures of the classifier alone: a grid of no others searches no picture."""
 NAMELESS = frozenset({"agnostic_ap", "agnostic_ap50", "agnostic_ap10", "precision", "recall", "f1",
                       "false_alarms", "ece"})
 """Figures that no name goes into."""
 KEPT = "scored.json"
-FORM = 3
+FORM = 4
 """Of that file and its figures; what was kept in another is scored anew."""
 TABLE, PART = "ablation", "ablation-part"
 """Names of the files with the table of the whole grid, and of some variants or seeds alone."""
-
-
-class Grid(Settings):
-    """A grid file."""
-
-    base: Path
-    """Settings that the variants share."""
-    set: tuple[str, ...] = ()
-    """Overrides that the variants share."""
-    stages: tuple[str, ...] = ()
-    """Those to train; the last one's model is scored. All that ``base`` has, if none is named."""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    tests: dict[str, Path] = Field(min_length=1)
-    """Name -> manifest whose test split is scored."""
-    whole: tuple[str, ...] = ()
-    """Tests that are scored on all splits, as no stage learns from them or is chosen on them."""
-    figures: tuple[str, ...] = FIGURES
-    variants: dict[str, tuple[str, ...]] = Field(min_length=1)
-    """Name -> overrides, such as ``stages.mimo.bank=data/bank``; the first is compared with."""
-    reuse: tuple[Path, ...] = ()
-    """Outputs of ``benchmark.py stages`` or of other grids' variants: stages that are trained there
-    with the same settings, data and seed are taken over."""
-    output: Path
-
-    @model_validator(mode="after")
-    def _known_names(self) -> Grid:
-        """A typing error would be told after the training, or never."""
-        for key, names, known in (("figures", self.figures, BAR_NAMES),
-                                  ("whole", self.whole, tuple(self.tests))):
-            if unknown := [name for name in names if name not in known]:
-                raise ValueError(f"{key}: {unknown[0]!r} is none of {', '.join(known)}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -121,18 +89,21 @@ class Scored:
         naming: Figure -> what was named, and how.
         pooled: The found boxes; None where no image is boxed.
         classes: Names of the instruments that the model knows, sorted.
+        shares: Figure -> what a share counts and what it is a share of, float64 (2, images).
     """
 
     figures: Mapping[str, float]
     naming: Mapping[str, Naming]
     pooled: PooledBoxes | None
     classes: tuple[str, ...] = ()
+    shares: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def write(self, file: Path, key: str) -> None:
         """Keep it for the next run of the same grid."""
         document = {"key": key, "figures": self.figures, "classes": self.classes,
                     "naming": {figure: {name: value.tolist() for name, value in vars(said).items()}
                                for figure, said in self.naming.items()},
+                    "shares": {figure: counts.tolist() for figure, counts in self.shares.items()},
                     "pooled": self.pooled and {name: value.tolist()
                                                for name, value in vars(self.pooled).items()}}
         write_atomic(file, json.dumps(document))
@@ -154,7 +125,9 @@ class Scored:
                    pooled and PooledBoxes(
                        np.array(pooled["scores"], float), np.array(pooled["hits"], bool),
                        np.array(pooled["image"], np.int64), np.array(pooled["to_find"], np.int64)),
-                   tuple(document["classes"]))
+                   tuple(document["classes"]),
+                   {figure: np.array(counts, float) for figure, counts
+                    in document["shares"].items()})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +135,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="grid file")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the grid's")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="train no other variants")
+    parser.add_argument("--fresh", action="store_true",
+                        help="train these variants and seeds again, from their beginning")
     parser.add_argument("--quiet", action="store_true")
 
 
@@ -177,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--only {sorted(unknown)[0]}: the grid's variants are "
                         f"{', '.join(grid.variants)}")
     for name in names:  # now, not after hours
-        _check_unseen(grid, load(grid.base, [*grid.set, *grid.variants[name]]))
+        check(grid, name)
     whole = len(names) == len(grid.variants) and set(seeds) >= set(grid.seeds)
     file = grid.output / (TABLE if whole else PART)
     scored: dict[str, dict[int, dict[str, Scored]]] = {}
@@ -186,10 +161,13 @@ def run(options: argparse.Namespace) -> int:
         for name in names:
             if not options.quiet:
                 print_heading(f"{name}, seed {seed}")
+            output = grid.output / name / f"seed-{seed}"
             overrides = [*grid.set, *grid.variants[name], f"seed={seed}",
-                         f"output={grid.output / name / f'seed-{seed}'}"]
+                         quoted("output", output)]
+            if options.fresh:
+                _remove(output)
             config = load(grid.base, overrides)
-            stages = grid.stages or config.stage_names()
+            stages = grid.stages_of(config)
             take_over(config, stages, [folder / f"seed-{seed}" for folder in (
                 *grid.reuse, *(grid.output / other for other in grid.variants if other != name))])
             taken, found = _one(config, overrides, stages, grid, options.quiet)
@@ -204,38 +182,16 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def read_grid(path: Path) -> Grid:
-    """Read a grid file.
+def _remove(output: Path) -> None:
+    """Remove what a variant has trained with one seed.
 
     Raises:
-        ConfigError: Naming the key that is wrong, or saying that the file is none.
+        UserError: Another training is writing there.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Grid.model_validate(document)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not a readable grid file ({' '.join(str(error).split())})"
-                          ) from None
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, f['loc'])) or 'the file'}: {f['msg']}"
-                  for f in error.errors()]
-        raise ConfigError(f"{path}: {'; '.join(faults)}; a grid has base, tests, variants and "
-                          "output, as configs/benchmarks/bank-classifier.yaml has") from None
-
-
-def _check_unseen(grid: Grid, config: Config) -> None:
-    """Refuse to score all of a data set that a variant's stage learns from or is chosen on.
-
-    Raises:
-        UserError: Naming the setting that reads it.
-    """
-    whole = {manifest_file(grid.tests[test]).resolve(): test for test in grid.whole}
-    for stage in with_ancestors(config, grid.stages or config.stage_names()):
-        for key, path in data_of(config, stage):
-            test = whole.get(manifest_file(path).resolve())
-            if test is not None:
-                raise UserError(f"whole: {test} is {path}, which stages.{stage}.{key} reads, so "
-                                "that its test split alone may be scored; take it out of whole")
+    for stage in sorted(folder for folder in output.glob("*") if folder.is_dir()):
+        with locked(stage / ".lock", UserError(f"{stage}: another training is writing here; wait "
+                                               "for it, and run again")):
+            shutil.rmtree(stage)
 
 
 def _one(config: Config, overrides: Sequence[str], stages: Sequence[str], grid: Grid,
@@ -248,7 +204,7 @@ def _one(config: Config, overrides: Sequence[str], stages: Sequence[str], grid: 
          *(word for override in overrides for word in ("--set", override))]))
     folder, found = results[-1].folder, {}
     for test, manifest in grid.tests.items():
-        split = "all" if test in grid.whole else "test"
+        split = grid.split_of(test)
         out = folder.parent / "evaluation" / test
         naming = set(grid.figures) <= set(NAMING)
         key = digest({"model": [sha256(folder / name) for name in (LINEAGE, CONFIG)],
@@ -278,7 +234,20 @@ def _scored(result: EvaluationResult) -> Scored:
     values = {key: value for key, value in bar_values(result).items() if value is not None}
     matched = result.metrics.matched
     return Scored(values, _naming(result.named_crops, result.named_pictures),
-                  pool(matched) if matched else None)
+                  pool(matched) if matched else None, shares=_shares(result.metrics))
+
+
+def _shares(metrics: DetectionMetrics) -> dict[str, NDArray[np.float64]]:
+    """The figures at the threshold that are shares, as counts of each image."""
+    shown = [image.shown(metrics.threshold) for image in metrics.matched]
+    found = np.array([mask.sum() for mask in shown], float)
+    hits = np.array([(image.gt_index[mask] >= 0).sum()
+                     for image, mask in zip(metrics.matched, shown, strict=True)], float)
+    to_find = np.array([image.to_find for image in metrics.matched], float)
+    empty = np.array([image.is_negative for image in metrics.matched], float)
+    return {"recall": np.stack([hits, to_find]), "precision": np.stack([hits, found]),
+            "f1": np.stack([2 * hits, found + to_find]),
+            "false_alarms": np.stack([found * empty, empty])}
 
 
 def _naming(crops: NamedCrops | None, pictures: NamedCrops | None) -> dict[str, Naming]:
@@ -352,7 +321,7 @@ def _count(scored: Scored, figure: str) -> int:
         return len(np.unique(scored.naming[figure].images))
     if figure == "agnostic_ap50" and scored.pooled is not None:
         return len(scored.pooled.to_find)
-    return 0
+    return scored.shares[figure].shape[1] if figure in scored.shares else 0
 
 
 def _measure(scored: Scored, figure: str,
@@ -365,4 +334,8 @@ def _measure(scored: Scored, figure: str,
     if figure == "agnostic_ap50" and scored.pooled is not None:
         pooled = scored.pooled
         return lambda weights: average_precision(pooled, weights)
+    if figure in scored.shares:
+        counted, of = scored.shares[figure]
+        return lambda weights: (float(counted @ weights / total) if (total := of @ weights)
+                                else None)
     return None

@@ -18,6 +18,7 @@ from musicon.datasets.files import UserError, locked, write_atomic
 from musicon.detect.benchmarks.tables import markdown, mean_and_spread, table
 from musicon.detect.config import Config, load
 from musicon.detect.evaluation_run import EvaluationOptions, bar_values, run_evaluation
+from musicon.detect.settings import quoted
 from musicon.detect.storage import digest
 
 FIGURES = {"picture_top1": "whole pictures named", "crop_top1": "true boxes named",
@@ -39,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", nargs="+", required=True, metavar="NAME=MANIFEST",
                         help="data sets whose test split is scored")
     parser.add_argument("--output", type=Path, default=Path("runs/stages"))
+    parser.add_argument("--fresh", action="store_true",
+                        help="train these seeds again, from their beginning")
     parser.add_argument("--quiet", action="store_true")
 
 
@@ -50,9 +53,9 @@ def run(options: argparse.Namespace) -> int:
         if not options.quiet:
             print_heading(f"seed {seed}")
         config = load(options.config, [*options.overrides, f"seed={seed}",
-                                       f"output={options.output / f'seed-{seed}'}"])
+                                       quoted("output", options.output / f"seed-{seed}")])
         figures: Figures = {}
-        for stage, test, values in _one_seed(config, tests, options.quiet):
+        for stage, test, values in _one_seed(config, tests, options.fresh, options.quiet):
             figures.setdefault(stage, {})[test] = values
         # After every seed: a long benchmark that is cut off has its figures so far.
         results = _add(options.output, _settings(config), seed, figures)
@@ -67,13 +70,13 @@ def _test(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _one_seed(config: Config, tests: dict[str, Path],
+def _one_seed(config: Config, tests: dict[str, Path], fresh: bool,
               quiet: bool) -> list[tuple[str, str, dict[str, float]]]:
     """Train all stages of one seed; (stage, test, figures) of each evaluation."""
     from musicon.detect.stages import train
 
     rows: list[tuple[str, str, dict[str, float]]] = []
-    for result in train(config, config.stage_names(), quiet=quiet):
+    for result in train(config, config.stage_names(), fresh=fresh, quiet=quiet):
         rows.append((result.name, "training", {"minutes": result.seconds / 60}))
         for name, manifest in tests.items():
             out = config.output / result.name / "evaluation" / name

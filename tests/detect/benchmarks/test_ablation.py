@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from scipy.stats import bootstrap
 
-from musicon.detect.benchmarks.ablation import Naming, Scored, compare, read_grid
+from musicon.detect.benchmarks.ablation import Naming, Scored, _measure, _shares, compare
 from musicon.detect.benchmarks.ablation_table import write_comparison
+from musicon.detect.benchmarks.grid import read_grid
 from musicon.detect.config import ConfigError
-from musicon.detect.matching import PooledBoxes, average_precision, bootstrap_interval
+from musicon.detect.matching import (
+    FALSE_ALARM,
+    MatchedImage,
+    PooledBoxes,
+    average_precision,
+    bootstrap_interval,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -106,15 +114,35 @@ def test_scores_are_kept_for_the_same_model_and_pictures_alone(tmp_path: Path) -
                          np.array([0, 1, 2]), np.array([1, 1, 1]))
     scored = Scored({"agnostic_ap50": 0.5}, {"crop_top1": Naming(np.array([True, False]),
                                                          np.array([4, 9]))}, pooled,
-                    ("harp", "lute"))
+                    ("harp", "lute"), {"recall": np.array([[1.0, 0.0], [1.0, 2.0]])})
     assert Scored.read(tmp_path / "scored.json", "a") is None
     scored.write(tmp_path / "scored.json", "a")
     again = Scored.read(tmp_path / "scored.json", "a")
     assert again is not None and again.figures == scored.figures and again.pooled is not None
     assert again.classes == scored.classes
+    np.testing.assert_equal(dict(again.shares), dict(scored.shares))
     np.testing.assert_equal(vars(again.pooled), vars(pooled))
     np.testing.assert_equal(vars(again.naming["crop_top1"]), vars(scored.naming["crop_top1"]))
     assert Scored.read(tmp_path / "scored.json", "b") is None
+
+
+def test_shares_are_drawn_by_pictures_and_are_the_evaluations_own() -> None:
+    shown = [np.array([0.9, 0.8]), np.array([0.7, 0.2]), np.zeros(0), np.array([0.6])]
+    hits = [np.array([0, FALSE_ALARM]), np.array([FALSE_ALARM, 0]), np.zeros(0, int),
+            np.array([FALSE_ALARM])]
+    matched = [MatchedImage(i, np.zeros((n, 4)), np.ones(n, int), np.zeros(n, bool),
+                            np.zeros((len(scores), 4)), scores, np.ones(len(scores), int), found,
+                            is_negative=n == 0)
+               for i, (n, scores, found) in enumerate(zip([1, 2, 0, 0], shown, hits, strict=True))]
+    shares = _shares(SimpleNamespace(matched=matched, threshold=0.5))  # type: ignore[arg-type]
+    # At .5: one of three instruments found, by one of four boxes; one box in two empty works.
+    expected = {"recall": 1 / 3, "precision": 1 / 4, "f1": 2 / 7, "false_alarms": 1 / 2}
+    for figure, value in expected.items():
+        measure = _measure(Scored({}, {}, None, shares=shares), figure)
+        assert measure is not None and measure(np.ones(4, int)) == pytest.approx(value)
+    alarms = _measure(Scored({}, {}, None, shares=shares), "false_alarms")
+    assert alarms is not None and alarms(np.array([2, 1, 0, 1])) == 1
+    assert alarms(np.array([2, 2, 0, 0])) is None  # no empty work was drawn
 
 
 def test_a_figure_that_the_first_variant_lacks_is_compared_with_none(tmp_path: Path) -> None:
@@ -139,6 +167,10 @@ def test_a_figure_that_the_first_variant_lacks_is_compared_with_none(tmp_path: P
     ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {a: []}\nseeds: []", "seeds"),
     ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {a: []}\nwhole: [arts]",
      "whole: 'arts' is none of art;"),
+    ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {on: [], off: []}",
+     "name of a variant as True; write it in quotes"),
+    ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {../a: []}", "it may have no slash"),
+    ("base: a.yaml\ntests: {art: m}\noutput: x\nvariants: {..: []}", "it may have no slash"),
 ])
 def test_a_wrong_grid_is_one_sentence(tmp_path: Path, text: str, part: str) -> None:
     file = tmp_path / "grid.yaml"
@@ -151,7 +183,9 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
     tool = [sys.executable, str(ROOT / "tools" / "prepare_data.py"), "atelier", "--size", "60",
             "--workers", "1", "--quiet", "--out", str(tmp_path / "data")]
     subprocess.run(tool, check=True, stdout=subprocess.DEVNULL)
-    unread = shutil.copytree(tmp_path / "data" / "cytomine", tmp_path / "unread")
+    subprocess.run([*tool[:-1], str(tmp_path / "others"), "--seed", "1"], check=True,
+                   stdout=subprocess.DEVNULL)
+    unread = tmp_path / "others" / "cytomine"
     fit = {"steps": 1, "batch_size": 2, "augmentation": "none", "ema_decay": None}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({
         "classifier": {"image_size": 32, "weights": "none"},
@@ -162,13 +196,13 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
         "base": str(tmp_path / "base.yaml"), "output": str(tmp_path / "out"), "seeds": [0],
         "tests": {"scenes": str(tmp_path / "data" / "cytomine"), "all scenes": str(unread)},
         "whole": ["all scenes"],
-        "variants": {"plain": [], "all classes even": [
+        "variants": {"plain": [], "balance: loss #1": [
             "stages.cytomine.classifier.balance=loss"]}}))
     command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), "ablation", "--quiet",
                "--config", str(tmp_path / "grid.yaml")]
     first = subprocess.run(command, check=True, capture_output=True, text=True)
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
-    assert {row["variant"] for row in document["rows"]} == {"plain", "all classes even"}
+    assert {row["variant"] for row in document["rows"]} == {"plain", "balance: loss #1"}
     assert "true boxes named" in first.stdout
     counts = [json.loads((tmp_path / "out" / "plain" / "seed-0" / "cytomine" / "evaluation" / test
                           / "metrics.json").read_text())["coverage"]["images"]
@@ -184,6 +218,9 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
     part = subprocess.run([*command, "--only", "plain"], check=True, capture_output=True, text=True)
     assert f"written: {tmp_path / 'out' / 'ablation-part.md'}" in part.stdout
     assert json.loads((tmp_path / "out" / "ablation.json").read_text()) == document
+    subprocess.run([*command, "--only", "plain", "--fresh"], check=True, capture_output=True)
+    assert weights.stat().st_mtime_ns > made and report.exists()
+    report.unlink()
     (tmp_path / "grid.yaml").write_text((tmp_path / "grid.yaml").read_text() +
                                         "set: [fusion.rule=detector]\n")
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -191,5 +228,6 @@ def test_a_grid_is_trained_scored_and_kept(tmp_path: Path) -> None:
     grid = yaml.safe_load((tmp_path / "grid.yaml").read_text())
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**grid, "whole": ["scenes"]}))
     refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 2 and "whole: scenes is" in refused.stderr
+    assert refused.returncode == 2 and re.search("whole: [0-9]+ pictures of scenes are in",
+                                                 refused.stderr)
     assert "which stages.cytomine.manifest reads" in refused.stderr

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from musicon.datasets.records import Category, ImageRecord, Manifest, UserError
-from musicon.detect import adaptation
+from musicon.detect import adaptation, stages
 from musicon.detect.benchmarks.reuse import take_over
 from musicon.detect.checkpoints import load_model
 from musicon.detect.config import Config, parse
@@ -160,3 +162,19 @@ def test_a_method_that_is_left_out_for_want_of_paintings_keeps_nothing_from_bein
               for name, stage in config.stages.items()}
     take_over(config.model_copy(update={"stages": stages}), STAGES, [root / "lender"])
     assert all((config.output / stage).exists() for stage in STAGES)
+
+
+def test_a_stages_time_is_all_that_it_took(root: Path, tmp_path: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    tune = stages.tune
+
+    def slow(*given: Any) -> Any:
+        time.sleep(2)
+        return tune(*given)
+
+    monkeypatch.setattr(stages, "tune", slow)
+    started = time.monotonic()
+    result, = train(settings(root, tmp_path), STAGES[:1], quiet=True)
+    assert 2 < result.seconds < time.monotonic() - started
+    again, = train(settings(root, tmp_path), STAGES[:1], quiet=True)
+    assert again.seconds == result.seconds
