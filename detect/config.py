@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -221,6 +221,9 @@ class BankConfig(Settings):
 class AdaptationConfig(Settings):
     """What the settings of every adaptation method have; each method adds its own."""
 
+    learns_from_average: ClassVar[bool] = False
+    """Whether the method needs the average of a model's weights (``ema_decay``)."""
+
     name: str
     """Which of ``detect/adaptation``: ``adversarial``, ``teacher``."""
     targets: tuple[Path, ...] = Field(min_length=1)
@@ -292,6 +295,17 @@ class StageConfig(Settings):
             raise ValueError("{} is given twice for the {}; give all its targets in one".format(
                 *twice))
         return methods
+
+    @model_validator(mode="after")
+    def _averages_are_kept(self) -> StageConfig:
+        for method in self.adaptation:
+            for model in method.models:
+                fit: FitConfig = getattr(self, model)
+                if method.learns_from_average and fit.steps and fit.ema_decay is None:
+                    raise ValueError(f"adaptation {method.name}: the {model} keeps no average of "
+                                     f"its weights to learn from; write {model}.ema_decay: 0.99, "
+                                     f"or leave the {model} out of the method's models")
+        return self
 
 
 class Config(RunSettings):

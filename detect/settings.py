@@ -145,7 +145,10 @@ def fault(found: Any, kind: type[Settings]) -> str:
         return f"{key}: must be given"
     if found["type"] == "value_error" and not key:
         return str(found["ctx"]["error"])
-    return f"{key}: {found['msg'].removeprefix('Value error, ')} (found {found['input']!r})"
+    what = found["msg"].removeprefix("Value error, ")
+    if isinstance(found["input"], Mapping):  # a whole section, which would bury the sentence
+        return f"{key}: {what}"
+    return f"{key}: {what} (found {found['input']!r})"
 
 
 def nearest(word: str, choices: Sequence[str], namesakes: Sequence[str] = ()) -> str:

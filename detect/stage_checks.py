@@ -185,6 +185,21 @@ def fingerprint(config: Config, name: str, processes: int,
     }
 
 
+def fit_fingerprint(stage: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """What of a stage's fingerprint decides the training of its ``classifier`` or ``detector``."""
+    settings, methods = dict(stage["stage"]), {}
+    for i, method in enumerate(settings.pop("adaptation", [])):
+        if part in method["models"]:
+            methods[f"adaptation.{i}"] = {k: v for k, v in method.items() if k != "models"}
+    if part == "classifier" and settings["composites"] is not None:
+        settings["composites"] = {k: v for k, v in settings["composites"].items() if k != "share"}
+    data = {key: value for key, value in stage["data"].items()
+            if not key.startswith("adaptation.") or ".".join(key.split(".")[:2]) in methods}
+    whole = {key: value for key, value in stage.items() if key not in ("models", "fits", "fusion")}
+    return {**whole, "data": data, "stage": {**settings, **methods},
+            "model": stage["models"][part], "fit": stage["fits"][part]}
+
+
 def finished(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
     """The metrics of a model folder made with this fingerprint; None if it is another's."""
     if not folder.is_dir():

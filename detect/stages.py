@@ -43,6 +43,7 @@ from musicon.detect.stage_checks import (
     data_of,
     fingerprint,
     finished,
+    fit_fingerprint,
     forget,
     untrained_differences,
 )
@@ -174,16 +175,13 @@ class Stage:
     def learn(self) -> tuple[Any, Any, dict[str, FitResult]]:
         """Both models, trained; a part with 0 steps keeps what the parent knew."""
         fits: dict[str, FitResult] = {}
-        shared = {key: value for key, value in self.fingerprint.items()
-                  if key not in ("models", "fits", "fusion")}
-        models, settings = self.fingerprint["models"], self.fingerprint["fits"]
         classifier = self.build_classifier()
         if self.settings.classifier.steps:
             crops = self.task(ClassifierTask, classifier)
             self.check_examples(crops)
             fits[crops.name] = self.fit(
-                adaptation.adapt(crops, self.context), self.settings.classifier, {
-                    **shared, "model": models["classifier"], "fit": settings["classifier"]})
+                adaptation.adapt(crops, self.context), self.settings.classifier,
+                fit_fingerprint(self.fingerprint, crops.name))
             classifier.eval()
             self.say(f"stage {self.name}: classifier's temperature {crops.calibrate():.2f}")
             del crops  # and the pictures that it holds
@@ -194,7 +192,7 @@ class Stage:
             self.check_examples(boxes)
             task = adaptation.adapt(boxes, self.context)
             fits[task.name] = self.fit(task, self.settings.detector, {
-                **shared, "model": models["detector"], "fit": settings["detector"],
+                **fit_fingerprint(self.fingerprint, task.name),
                 "classifier": state_hash(without_temperature(classifier))})
         detector.eval()
         return classifier, detector, fits

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from musicon.datasets.records import UserError
 from musicon.datasets.transforms import Augmentation
 from musicon.detect.adaptation.base import Image, Method, Part, Tally
 from musicon.detect.adaptation.targets import Targets
@@ -37,6 +36,8 @@ PLACES = ("reg", "loc")
 
 class Settings(AdaptationConfig):
     """Settings of the method."""
+
+    learns_from_average: ClassVar[bool] = True
 
     name: Literal["teacher"] = "teacher"
     weight: float = Field(1.0, gt=0)
@@ -58,15 +59,7 @@ class Settings(AdaptationConfig):
 
 
 def build(cfg: Settings, part: Part, targets: Targets, network: nn.Module) -> Teacher:
-    """The method for one model.
-
-    Raises:
-        UserError: The part keeps no average of its weights.
-    """
-    if part.fit.ema_decay is None:
-        raise UserError(f"adaptation teacher: the {part.name} keeps no average of its weights to "
-                        f"learn from; write ema_decay: 0.99 under its {part.name} settings, or "
-                        "leave it out of the method's models")
+    """The method for one model."""
     return Teacher(cfg, part, targets)
 
 

@@ -15,7 +15,13 @@ from musicon.detect.adaptation.base import AdaptedTask
 from musicon.detect.config import Config, ConfigError, dump, load
 from musicon.detect.crops import ClassifierTask
 from musicon.detect.logs import RunFolder
-from musicon.detect.stage_checks import StageError, check_data, data_of, fingerprint
+from musicon.detect.stage_checks import (
+    StageError,
+    check_data,
+    data_of,
+    fingerprint,
+    fit_fingerprint,
+)
 from musicon.detect.training import fit
 
 
@@ -83,6 +89,21 @@ def test_what_changes_no_result_is_no_other_stage(data: Path, tmp_path: Path) ->
                             for changes in ({}, {"optional": True, "bank": str(tmp_path / "moved")},
                                             {"bank": {"path": str(tmp_path), "probability": 0.2}}))
     assert plain == moved != weaker
+
+
+def test_what_concerns_the_detector_alone_keeps_the_classifier(data: Path) -> None:
+    method = {"name": "teacher", "targets": [str(data / "art")], "models": ["detector"]}
+    whole = {"name": "adversarial", "targets": [str(data / "art")], "levels": ["image"]}
+    plain, detector, share, weight, every = (
+        fingerprint(config, "mimo", 1, None) for config in (
+            settings(data, [whole]), settings(data, [whole, method]),
+            settings(data, [whole], composites={"share": 0.9}),
+            settings(data, [whole], composites={"crop_share": 0.9}),
+            settings(data, [whole, {**method, "models": ["classifier", "detector"]}])))
+    for other, differs in ((detector, False), (share, False), (weight, True), (every, True)):
+        assert (fit_fingerprint(plain, "classifier") != fit_fingerprint(other, "classifier")
+                ) is differs
+        assert fit_fingerprint(plain, "detector") != fit_fingerprint(other, "detector")
 
 
 def test_a_method_works_on_the_models_it_is_given(data: Path, tmp_path: Path) -> None:

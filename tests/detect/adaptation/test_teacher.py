@@ -16,11 +16,12 @@ from small_stage import context, make_data, models, settings
 from torch import Tensor, nn
 
 from musicon.datasets.files import sha256
-from musicon.datasets.records import Manifest, UserError
+from musicon.datasets.records import Manifest
 from musicon.detect.adaptation import adapt
 from musicon.detect.adaptation.base import AdaptedTask, ClassifierPart, DetectorPart
 from musicon.detect.adaptation.targets import Targets
 from musicon.detect.adaptation.teacher import Confidence, Settings, Teacher
+from musicon.detect.config import ConfigError
 from musicon.detect.crops import ClassifierTask
 from musicon.detect.detectors.task import DetectorTask
 from musicon.detect.training import StageContext
@@ -217,7 +218,5 @@ def test_it_joins_the_loop_and_needs_an_average(data: Path, tmp_path: Path) -> N
     terms = task.losses(task.model.train(), batch)
     assert set(terms) == {"cross_entropy", "pseudo_label"}
     fit = ctx.stage.classifier.model_dump() | {"ema_decay": None}
-    bare = settings(data, ctx.stage.adaptation[0].model_dump(mode="json"), classifier=fit)
-    ctx = context(bare, tmp_path)
-    with pytest.raises(UserError, match="ema_decay: 0.99"):
-        adapt(ClassifierTask(classifier, ctx), ctx)
+    with pytest.raises(ConfigError, match=r"keeps no average .* of the method's models$"):
+        settings(data, ctx.stage.adaptation[0].model_dump(mode="json"), classifier=fit)
