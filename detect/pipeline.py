@@ -285,7 +285,7 @@ class ArtworkDetector:
         """
         jobs = [(i, look) for i, image in enumerate(images)
                 for look in looks(_wh(image), self.test_time)]
-        found: list[list[Proposals]] = [[] for _ in images]
+        found: list[list[tuple[Look, Proposals]]] = [[] for _ in images]
         for start in range(0, len(jobs), len(images)):  # as many at once as images were given
             batch = jobs[start:start + len(images)]
             small = [shrink(look.cut(images[i]), self.config.detector.image_size)
@@ -293,7 +293,7 @@ class ArtworkDetector:
             with self._autocast():
                 rows = self._detector.detect([self._tensor(image) for image in small])
             for (i, look), row, seen in zip(batch, rows, small, strict=True):
-                found[i].append(self._proposals(row, look, _wh(seen)))
+                found[i].append((look, self._proposals(row, look, _wh(seen))))
         cfg = self.config.detector
         most = cfg.max_detections * (1 + len(self.test_time.zooms))
         return [joined(parts, cfg.nms_iou, most) for parts in found]

@@ -2,8 +2,9 @@
 
 A detector sees every image at one size, so that what is small in a large scan is lost. Tiles that
 overlap, each shown at that size, bring it back. A box that the edge of a tile cuts is left out:
-the neighbour, or the look at the whole image, sees all of it. What several looks find is one
-instrument after the suppression of duplicates.
+the neighbour, or the look at the whole image, sees all of it. So is one that ends close to the edge
+where another look's goes on beyond it. What several looks find is one instrument after the
+suppression of duplicates.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from musicon.datasets.boxes import BoxArray, clip
+from musicon.datasets.boxes import BoxArray, area, clip, intersection
 from musicon.datasets.records import UserError
 from musicon.detect.fusion import Proposals
 
@@ -28,6 +29,11 @@ OVERLAP = 0.3
 MOST_ZOOM = 64
 CUT = 0.01
 """A box that ends within this share of a tile's side from an edge inside the image is cut."""
+NEAR = 0.05
+"""One that ends within this share may be a part of what the edge cuts."""
+PART, PART_SCORE = 0.8, 0.5
+"""It is, if so much of it lies in a box that another look sees beyond the edge, and that scores at
+least so many times as high."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Look:
         """Its pixels (h, w, 3)."""
         x0, y0, x1, y1 = self.window
         part = image[y0:y1, x0:x1]
-        return np.ascontiguousarray(part[:, ::-1]) if self.mirrored else part
+        return part[:, ::-1].copy() if self.mirrored else part
 
     def place(self, boxes: BoxArray, seen_wh: tuple[int, int]) -> BoxArray:
         """Boxes (N, 4) in pixels of the look as seen -> in those of the image."""
@@ -94,13 +100,18 @@ class Look:
 
     def whole(self, boxes: BoxArray) -> NDArray[np.bool_]:
         """Which boxes (N, 4) of the image are not cut by an edge of the window inside it."""
-        x0, y0, x1, y1 = self.window
-        slack = CUT * max(x1 - x0, y1 - y0)
-        width, height = self.image_wh
-        return np.asarray(((boxes[:, 0] > x0 + slack) | (x0 == 0))
-                          & ((boxes[:, 1] > y0 + slack) | (y0 == 0))
-                          & ((boxes[:, 2] < x1 - slack) | (x1 == width))
-                          & ((boxes[:, 3] < y1 - slack) | (y1 == height)))
+        return np.asarray((self.gaps(boxes) > CUT).all(axis=1))
+
+    def gaps(self, boxes: BoxArray) -> NDArray[np.float32]:
+        """(N, 4): from each edge of the window inwards to boxes (N, 4) of the image.
+
+        In shares of its longer side; below 0 where a box goes on beyond the edge, and infinite for
+        edges of the image.
+        """
+        window = np.array(self.window, np.float32)
+        found = (boxes - window) * [1, 1, -1, -1] / (window[2:] - window[:2]).max()
+        found[:, window == [0, 0, *self.image_wh]] = np.inf
+        return found.astype(np.float32)
 
 
 def looks(image_wh: tuple[int, int], settings: TestTime) -> list[Look]:
@@ -128,12 +139,35 @@ def spans(length: int, zoom: float) -> list[tuple[int, int]]:
     return [(start, start + tile) for start in starts]
 
 
-def joined(parts: Sequence[Proposals], nms_iou: float, most: int) -> Proposals:
+def joined(parts: Sequence[tuple[Look, Proposals]], nms_iou: float, most: int) -> Proposals:
     """What several looks at one image found: at most ``most`` boxes, no duplicates, best first."""
     if len(parts) == 1:
-        return parts[0]
-    boxes = torch.cat([part.boxes for part in parts])
-    scores: Tensor = torch.cat([part.scores for part in parts])
-    labels = torch.cat([part.labels for part in parts])
+        return parts[0][1]
+    everything = _stacked([found for _, found in parts])
+    everything = _stacked([_without_parts(look, found, everything) for look, found in parts])
+    boxes, scores, labels = everything.boxes, everything.scores, everything.labels
     keep = batched_nms(boxes, scores, labels, nms_iou)[:most]
     return Proposals(boxes[keep], scores[keep], labels[keep])
+
+
+def _without_parts(look: Look, found: Proposals, everything: Proposals) -> Proposals:
+    """A look's boxes without those that show a part of what its window cuts."""
+    near = look.gaps(found.boxes.numpy()) <= NEAR
+    beyond = look.gaps(everything.boxes.numpy()) < 0
+    doubtful, others = np.flatnonzero(near.any(axis=1)), np.flatnonzero(beyond.any(axis=1))
+    if not len(doubtful) or not len(others):
+        return found
+    boxes, whole = found.boxes[doubtful].numpy(), everything.boxes[others].numpy()
+    inside = intersection(boxes, whole) >= PART * area(boxes)[:, None]
+    strong = (everything.scores[others].numpy()
+              >= PART_SCORE * found.scores[doubtful].numpy()[:, None])
+    same_edge = (near[doubtful][:, None] & beyond[others][None]).any(axis=2)
+    keep = torch.ones(len(found), dtype=torch.bool)
+    keep[doubtful[(inside & strong & same_edge).any(axis=1)]] = False
+    return Proposals(found.boxes[keep], found.scores[keep], found.labels[keep])
+
+
+def _stacked(parts: Sequence[Proposals]) -> Proposals:
+    scores: Tensor = torch.cat([part.scores for part in parts])
+    return Proposals(torch.cat([part.boxes for part in parts]), scores,
+                     torch.cat([part.labels for part in parts]))

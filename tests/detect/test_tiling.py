@@ -62,10 +62,35 @@ def test_the_better_of_two_duplicates_stays_and_other_names_do() -> None:
     one = Proposals(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0.5]), torch.tensor([1]))
     two = Proposals(torch.tensor([[0.0, 0, 10, 9], [0, 0, 10, 10]]), torch.tensor([0.8, 0.3]),
                     torch.tensor([1, 2]))
-    both = joined([one, two], 0.5, 10)
+    look = Look((0, 0, 20, 20), (20, 20))
+    both = joined([(look, one), (look, two)], 0.5, 10)
     assert both.labels.tolist() == [1, 2] and both.scores.tolist() == pytest.approx([0.8, 0.3])
-    assert len(joined([one, two], 0.5, 1)) == 1
-    assert joined([one], 0.5, 10) is one
+    assert len(joined([(look, one), (look, two)], 0.5, 1)) == 1
+    assert joined([(look, one)], 0.5, 10) is one
+
+
+@pytest.mark.parametrize(("other", "score", "stays"), [
+    ([38, 40, 150, 82], 0.6, False),  # goes on beyond the edge that the box ends close to
+    ([38, 40, 150, 82], 0.4, True),  # is hardly seen
+    ([38, 40, 90, 150], 0.6, True),  # goes on beyond another edge
+    ([38, 20, 99, 90], 0.6, True),  # lies in the tile
+    ([60, 40, 150, 82], 0.6, True),  # holds less than 80% of it
+])
+def test_a_part_of_what_a_tile_cuts_goes(other: list[int], score: float, stays: bool) -> None:
+    tile = Look((0, 0, 100, 100), (200, 200))
+    parts = [(Look((0, 0, 200, 200), (200, 200)), Proposals(
+        torch.tensor([other]).float(), torch.tensor([score]), torch.tensor([1]))),
+             (tile, Proposals(torch.tensor([[40.0, 42, 96, 80], [10, 10, 80, 20]]),
+                              torch.tensor([0.9, 0.3]), torch.tensor([1, 1])))]
+    assert tile.whole(parts[1][1].boxes.numpy()).all()
+    found = joined(parts, 0.9, 10)
+    assert (0.9 in found.scores.numpy().round(3)) is stays
+    assert len(found) == 2 + stays
+
+
+def test_an_image_of_one_column_has_a_mirror_image_too() -> None:
+    look = Look((0, 0, 1, 4), (1, 4), mirrored=True)
+    assert torch.from_numpy(look.cut(np.zeros((4, 1, 3), np.uint8))).shape == (4, 1, 3)
 
 
 @pytest.mark.parametrize("flip", [False, True])
