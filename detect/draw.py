@@ -29,7 +29,9 @@ MIN_FONT = 9
 
 def draw_detections(image: Picture, detections: Detections, names: Mapping[int, str], *,
                     colours: Mapping[str, Colour] | None = None, min_side: int = 0) -> Picture:
-    """Draw what was found in an image.
+    """Draw what was found in an image, each box in its likeliest instrument's colour.
+
+    A name that is not sure is a question behind the family: "plucked lutes, guitar? 41%".
 
     Args:
         image: uint8 RGB (H, W, 3); may be a smaller or larger copy of the one searched.
@@ -45,9 +47,12 @@ def draw_detections(image: Picture, detections: Detections, names: Mapping[int, 
     canvas = enlarge(image, min_side)
     scale = np.array([canvas.shape[1] / detections.image_wh[0],
                       canvas.shape[0] / detections.image_wh[1]] * 2, np.float32)
-    return draw_boxes(canvas, detections.boxes * scale,
-                      [names[int(label)] for label in detections.labels],
-                      detections.scores.tolist(), colours=colours)
+    guesses = [names[int(label)] for label in detections.labels]
+    said = guesses if detections.sure is None else [
+        guess if level == "leaf" else f"{sure}, {guess}?"
+        for guess, (sure, level) in zip(guesses, detections.sure, strict=True)]
+    return draw_boxes(canvas, detections.boxes * scale, said, detections.scores.tolist(),
+                      colours=_paints(guesses, colours))
 
 
 def draw_boxes(image: Picture, boxes: object, names: Sequence[str],

@@ -21,6 +21,7 @@ from typing import Any
 from musicon.datasets.boxes import relative_xywh_to_xyxy, xyxy_to_relative_xywh
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest, Rejects, UserError
 from musicon.datasets.taxonomy import Taxonomy
+from musicon.detect.outputs import OPINIONS
 from musicon.detect.review import fiftyone_look as look
 from musicon.detect.review.corrections import REVIEWED, ImageState, ReviewBox, StartBox, settle
 from musicon.detect.review.entries import Entry, pair
@@ -258,7 +259,7 @@ def _detection(fo: Any, box: Box, record: ImageRecord, category: Category) -> An
     known = {"supercategory": category.supercategory, "mimo": category.mimo,
              "hornbostel_sachs": category.hornbostel_sachs, "origin": box.origin,
              "iscrowd": box.iscrowd or None, "confidence": box.score,
-             **{name: box.extra.get(name) for name in ("detector_score", "classifier_score")}}
+             **{name: box.extra.get(name) for name in OPINIONS}}
     place = xyxy_to_relative_xywh(box.xyxy, record.width, record.height)
     return fo.Detection(label=category.name, bounding_box=list(place),
                         **{name: value for name, value in known.items() if value is not None})

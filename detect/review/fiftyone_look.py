@@ -27,7 +27,7 @@ MAX_NAMES = 600
 """Instruments offered when a box is named: with more, the App's list takes seconds to open."""
 _HEAT = "heat_"
 _TEXT_FIELDS = ("file_name", "split", "domain", "group", "rights", "source_url")
-_BOX_TEXTS = ("supercategory", "mimo", "hornbostel_sachs", "origin")
+_BOX_TEXTS = ("supercategory", "mimo", "hornbostel_sachs", "origin", "sure_name", "level")
 _BOX_NUMBERS = ("detector_score", "classifier_score")
 
 

@@ -22,4 +22,5 @@ def picture(path: Path, size: tuple[int, int] = (200, 100)) -> Path:
 
 def found(xyxy: tuple[float, float, float, float], label: int, score: float) -> Box:
     return Box(xyxy, label, "pseudo", score,
-               extra={"detector_score": score, "classifier_score": 0.5})
+               extra={"detector_score": score, "classifier_score": 0.5,
+                      "sure_name": "plucked lutes", "level": "family"})

@@ -20,6 +20,7 @@ from musicon.detect.colours import (
 )
 from musicon.detect.detections import Detections
 from musicon.detect.draw import _place, draw_boxes, draw_detections, enlarge
+from musicon.detect.hierarchy import SureName
 
 GREY = 128
 # Viénot-type simulation matrices on linear RGB: Machado, Oliveira and Fernandes 2009, severity 1.
@@ -114,6 +115,16 @@ def test_detections_are_scaled_to_the_picture_drawn_on() -> None:
     assert grown.shape == (400, 800, 3)
     empty = draw_detections(ground(20, 10), Detections.empty((40, 20)), {})
     assert (empty == GREY).all()
+
+
+def test_a_name_that_is_not_sure_is_a_question_behind_its_family() -> None:
+    scores, boxes = np.array([0.9, 0.41], np.float32), [[20, 60, 200, 140], [220, 60, 380, 140]]
+    found = Detections(np.array(boxes, np.float32), scores, np.array([2, 1]), scores, scores,
+                       (400, 200), (SureName("lute", "leaf"), SureName("plucked lutes", "family")))
+    drawn = draw_detections(ground(400, 200), found, {1: "guitar", 2: "lute"})
+    said = draw_boxes(ground(400, 200), boxes, ["lute", "plucked lutes, guitar?"], [0.9, 0.41],
+                      colours=[class_colour("lute"), class_colour("guitar")])
+    assert (drawn == said).all()
 
 
 def test_enlarge_keeps_large_pictures() -> None:

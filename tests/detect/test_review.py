@@ -159,6 +159,10 @@ def test_review_of_ground_truth_and_predictions(
     assert (label.supercategory, label.mimo, label.hornbostel_sachs) == ("strings", "3459",
                                                                          "321.32")
     assert label.bounding_box == pytest.approx([0.05, 0.2, 0.25, 0.5])
+    guess = sample.predictions.detections[0]
+    assert (guess.sure_name, guess.level, guess.classifier_score) == ("plucked lutes", "family",
+                                                                      0.5)
+    assert dataset.count_values("predictions.detections.level") == {"family": 4}
     colours = dataset.app_config.color_scheme.fields[0]["valueColors"]
     assert {"value": "lute", "color": hex_colour(class_colour("lute"))} in colours
     assert dataset.active_label_schemas == ["corrections", "reviewed"]
