@@ -13,6 +13,7 @@ from pathlib import Path
 from musicon.datasets.boxes import clip, iou
 from musicon.datasets.records import Box, Category, ImageRecord, Rejects, UserError
 from musicon.datasets.taxonomy import Taxonomy
+from musicon.detect.outputs import OPINIONS
 
 REVIEWED = "reviewed"
 ACCEPT_TAGS = frozenset({"accepted", "accept", "correct"})
@@ -121,13 +122,13 @@ def _outcome(now: ReviewBox, start: StartBox | None, tags: Mapping[str, frozense
     moved = max(abs(a - b) for a, b in zip(now.xyxy, start.box.xyxy, strict=True)) > MOVED
     if moved or now.name != start.name:
         return "changed", replace(drawn, xyxy=now.xyxy if moved else start.box.xyxy,
-                                  iscrowd=start.box.iscrowd, extra=_without_scores(start.box))
+                                  iscrowd=start.box.iscrowd, extra=_without_opinions(start.box))
     given = now.tags | tags.get(start.source_id or "", frozenset())
     if given & REJECT_TAGS:
         return "removed", drawn
     if reviewed or given & ACCEPT_TAGS:
         return "accepted", replace(start.box, origin="human", score=None,
-                                   extra=_without_scores(start.box))
+                                   extra=_without_opinions(start.box))
     return "untouched", start.box
 
 
@@ -148,8 +149,8 @@ def _add_accepted(state: ImageState, boxes: list[tuple[str | None, Box]],
             counts["changed"] += 1
 
 
-def _without_scores(box: Box) -> dict[str, object]:
-    return {key: value for key, value in box.extra.items() if not key.endswith("score")}
+def _without_opinions(box: Box) -> dict[str, object]:
+    return {key: value for key, value in box.extra.items() if key not in OPINIONS}
 
 
 @dataclass

@@ -100,7 +100,7 @@ def test_settle_one_box(case: ImageState, outcome: str, origin: str | None) -> N
     assert settled.touched is (outcome != "untouched")
     if origin == "human":
         assert settled.boxes[0][1].score is None
-        assert "detector_score" not in settled.boxes[0][1].extra
+        assert not settled.boxes[0][1].extra
 
 
 def test_settle_keeps_the_exact_box_through_the_databases_rounding() -> None:
