@@ -29,7 +29,7 @@ FAST_FROM = 50_000
 """Image-class pairs from which ``auto`` takes the fast evaluator."""
 
 MAX_DETECTIONS = 100
-"""Boxes an image that are scored, best first, as COCO does."""
+"""Boxes of a class in an image that COCO scores, best first."""
 
 
 @dataclass(frozen=True)

@@ -245,8 +245,8 @@ def evaluate(manifest: Manifest, predictions: Mapping[int, Detections], *,
         agnostic_ap=agnostic.average_precision(),
         agnostic_ap50=agnostic.average_precision(iou=0.5),
         agnostic_ap10=loose.average_precision(),
-        agnostic_ap50_interval=bootstrap_interval(pooled, bootstrap, seed=seed)
-        if bootstrap else None,
+        agnostic_ap50_interval=bootstrap_interval(pool(matched, MAX_DETECTIONS), bootstrap,
+                                                  seed=seed) if bootstrap else None,
         per_class=per_class, macro_f1=float(np.mean(f1_values)) if f1_values else None,
         threshold=float(threshold), threshold_chosen_here=chosen_here,
         found=count(matched, threshold), named=count(matched, threshold, named=True),
@@ -284,7 +284,7 @@ def _match(record: ImageRecord, found: Detections | None, alignment: ClassAlignm
     if not np.isfinite(scores).all() or not np.isfinite(found.boxes).all():
         raise EvaluationError(f"image {record.id} ({record.file_name}): a predicted box or score "
                               "is not a number; the model's weights are probably broken")
-    order = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
+    order = np.argsort(-scores, kind="stable")
     # Six decimals undo the rounding of x + w - x, so that the figures are those of the file.
     gt_boxes = np.array([box.xyxy for box in record.boxes], np.float64).reshape(-1, 4).round(6)
     boxes = found.boxes[order].astype(np.float64)

@@ -249,13 +249,16 @@ class PooledBoxes:
     to_find: NDArray[np.int64]
 
 
-def pool(matched: Sequence[MatchedImage]) -> PooledBoxes:
-    """Put the found boxes of all images in one falling order (ties by image, as COCO)."""
+def pool(matched: Sequence[MatchedImage], most: int | None = None) -> PooledBoxes:
+    """Put the found boxes of all images in one falling order (ties by image, as COCO).
+
+    With ``most``, only so many of each image are taken, the best first.
+    """
     scores, hits, where = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for position, image in enumerate(matched):
-        counts = image.gt_index != IGNORED
-        scores.append(image.scores[counts])
-        hits.append(image.gt_index[counts])
+        counts = image.gt_index[:most] != IGNORED
+        scores.append(image.scores[:most][counts])
+        hits.append(image.gt_index[:most][counts])
         where.append(np.full(int(counts.sum()), position, dtype=np.int64))
     flat = np.concatenate(scores)
     order = np.argsort(-flat, kind="stable")

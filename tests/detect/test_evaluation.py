@@ -114,6 +114,22 @@ def test_fast_evaluator_agrees_with_the_reference(seed: int) -> None:
         assert first.ap50 == pytest.approx(second.ap50, abs=1e-12)
 
 
+def test_a_crowded_image_is_cut_class_by_class() -> None:
+    """A right violin comes after 120 lutes: by name it is its class's first, else beyond 100."""
+    strays = np.arange(119)[:, None] + np.array([100, 200, 110, 210])
+    boxes = [(10, 10, 50, 50), *strays.tolist(), (60, 10, 90, 90)]
+    data = manifest(image(1, [boxes[0], boxes[-1]], [1, 2]))
+    predictions = {1: found(boxes, np.linspace(0.9, 0.1, 121), [1] * 120 + [2])}
+    metrics = evaluate(data, predictions, threshold=0.05, engine="reference", bootstrap=5)
+    assert list(metrics.coco.values()) == pycocotools_figures(data.to_coco(), predictions)
+    assert list(metrics.agnostic_coco.values()) == pycocotools_figures(
+        data.to_coco(), predictions, use_cats=False)
+    assert metrics.coco["AP"] == pytest.approx(1)
+    assert metrics.agnostic_ap50 == pytest.approx(51 / 101)
+    assert metrics.agnostic_ap50_interval == pytest.approx((51 / 101, 51 / 101))
+    assert (metrics.found.hits, metrics.found.false_alarms, metrics.found.misses) == (2, 119, 0)
+
+
 def test_average_precision_worked_by_hand() -> None:
     # Two lutes. Found in falling order: hit, false alarm, hit.
     # Precision 1 up to recall .5 (51 of 101 levels), then 2/3 (50 levels).
