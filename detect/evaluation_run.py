@@ -87,6 +87,7 @@ class EvaluationResult:
         out: Folder with metrics.json, report.html, plots and rejects.jsonl.
         minerva: That article's figures, where they were asked for.
         benchmark: Which published task the data are, as their source names it.
+        notes: Sentences that a reader must know before trusting a figure.
     """
 
     metrics: DetectionMetrics
@@ -98,6 +99,7 @@ class EvaluationResult:
     out: Path
     minerva: tuple[VocRow, ...] = ()
     benchmark: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
@@ -120,7 +122,7 @@ def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
     rows = minerva_rows(metrics.matched, data.names) if options.protocol == "minerva" else ()
     result = EvaluationResult(metrics, crops, pictures, predictions.crops, predictions.pictures,
                               len(predictions.rejects), options.out, tuple(rows),
-                              data.info.get("benchmark"))
+                              data.info.get("benchmark"), _notes(metrics, predictions))
     document = {"facts": facts, **_json(result, predictions)}
     write_atomic(options.out / "metrics.json", json.dumps(document, ensure_ascii=False, indent=1))
     if options.predictions is None:
@@ -129,7 +131,7 @@ def run_evaluation(options: EvaluationOptions) -> EvaluationResult:
         metrics=metrics, facts=facts, crops=crops, pictures=pictures,
         galleries=galleries(data, metrics, limit=options.pictures, rejects=predictions.rejects),
         plots={name.replace("_", " "): png for name, png in drawn.items()},
-        notes=_notes(metrics, predictions), threshold_origin=origin)
+        notes=result.notes, threshold_origin=origin)
     write_report(options.out / "report.html", report)
     predictions.rejects.write(options.out / "rejects.jsonl")
     return replace(result, rejected=len(predictions.rejects))
@@ -147,7 +149,8 @@ def _json(result: EvaluationResult, predictions: Predictions) -> dict[str, Any]:
     if result.minerva:
         named["minerva"] = minerva_json(result.minerva)
     return {**result.metrics.to_json(), **named, "unreadable": result.rejected,
-            "predicted_not_in_data": predictions.not_in_data}
+            "predicted_not_in_data": predictions.not_in_data,
+            "lowest_score": predictions.lowest}
 
 
 def select_split(data: Manifest, split: str, source: Path) -> Manifest:
@@ -209,16 +212,17 @@ def _facts(options: EvaluationOptions, data: Manifest) -> dict[str, str]:
             "date": date.today().isoformat()}
 
 
-def _notes(metrics: DetectionMetrics, predictions: Predictions) -> list[str]:
+def _notes(metrics: DetectionMetrics, predictions: Predictions) -> tuple[str, ...]:
     notes = []
     if metrics.threshold_chosen_here:
         notes.append("The threshold was fitted to these very pictures: the figures that depend "
                      "on it are a little too good. Judge the model on pictures of another split.")
     if predictions.lowest:
         notes.append(f"The predictions were cut at a score of {predictions.lowest:.2f}: average "
-                     "precision lacks the unlikelier boxes and comes out too low.")
+                     "precision lacks the unlikelier boxes and comes out too low, and the "
+                     "calibration error is that of the likelier boxes; give --model for all.")
     if predictions.rejects:
-        notes.append(f"{len(predictions.rejects):,} pictures could not be read and count as "
+        notes.append(f"{len(predictions.rejects):,} pictures that could not be read count as "
                      "pictures in which nothing was found; rejects.jsonl lists them.")
     if predictions.not_in_data:
         notes.append(f"{predictions.not_in_data:,} of the predicted pictures are not in these "
@@ -228,7 +232,7 @@ def _notes(metrics: DetectionMetrics, predictions: Predictions) -> list[str]:
     elif metrics.coverage.boxes < 30:
         notes.append(f"Only {metrics.coverage.boxes:,} instruments were to be found: take every "
                      "figure as a rough guess.")
-    return notes
+    return tuple(notes)
 
 
 def _plots(metrics: DetectionMetrics, crops: CropMetrics | None) -> dict[str, bytes]:
@@ -357,7 +361,7 @@ def summary(result: EvaluationResult) -> str:
             lines.append(f"{getattr(coverage, name):,} images {name.replace('_', ' ')}")
     if result.rejected:
         lines.append(f"{result.rejected:,} images could not be read: {result.out}/rejects.jsonl")
-    return "\n".join([*lines, f"report: {result.out / 'report.html'}"])
+    return "\n".join([*lines, *result.notes, f"report: {result.out / 'report.html'}"])
 
 
 def _shown(value: float | None) -> str:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_ready_predictions_in_a_process_of_its_own(
     assert {p.name for p in out.iterdir()} == {
         "metrics.json", "report.html", "rejects.jsonl", "precision_recall.png", "class_ap.png",
         "confusion.png", "reliability.png"}
+
+
+def test_predictions_that_were_cut_say_so(
+        tmp_path: Path, data: Manifest, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    said = replace(data, info={"threshold": 0.4}, images=tuple(
+        replace(record, boxes=tuple(replace(box, score=0.9) for box in record.boxes))
+        for record in data.images))
+    said.write(tmp_path / "data" / "detections.json")
+    common = ("--data", tmp_path / "data", "--split", "all", "--out", tmp_path / "out")
+    assert run(*common, "--predictions", tmp_path / "data" / "detections.json") == 0
+    assert "cut at a score of 0.40" in capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert written["lowest_score"] == 0.4
 
 
 def test_a_model_folder(tmp_path: Path, data: Manifest, run: Run,
