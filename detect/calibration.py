@@ -37,6 +37,11 @@ class Calibration:
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
 
+    @property
+    def total(self) -> int:
+        """Predictions in all bins."""
+        return int(self.counts.sum())
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; an empty bin has null."""
         return {"error": self.error, "edges": self.edges.round(6).tolist(),

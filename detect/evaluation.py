@@ -133,6 +133,7 @@ class DetectionMetrics:
         confusion_names: (K + 1,) names of its rows and columns.
         curves: Name -> precision-recall curve; "" is class-agnostic.
         calibration: Score against the share of boxes that are right (class-agnostic).
+        shown_calibration: The same of the boxes that are shown.
         coverage: What was scored and what could not be.
         alignment: Which classes were compared.
         matched: The images' boxes, matched; what the pictures of a report are drawn from.
@@ -158,6 +159,7 @@ class DetectionMetrics:
     confusion_names: tuple[str, ...]
     curves: Mapping[str, Curve]
     calibration: Calibration
+    shown_calibration: Calibration
     coverage: Coverage
     alignment: ClassAlignment
     matched: tuple[MatchedImage, ...]
@@ -188,7 +190,9 @@ class DetectionMetrics:
             "per_class": [asdict(row) for row in self.per_class],
             "confusion": {"names": list(self.confusion_names),
                           "rows_true_columns_given": self.confusion.tolist()},
-            "calibration": self.calibration.to_json(),
+            "calibration": {**self.calibration.to_json(),
+                            "shown": {"error": self.shown_calibration.error,
+                                      "boxes": self.shown_calibration.total}},
             "coverage": asdict(self.coverage),
             "classes": self.alignment.to_json(),
         }
@@ -240,6 +244,7 @@ def evaluate(manifest: Manifest, predictions: Mapping[int, Detections], *,
                for position, class_id in enumerate(alignment.shared)
                if named.average_precision(position) is not None}
     alarms, with_alarm = _false_alarms(matched, threshold)
+    shown = pooled.scores >= threshold
     return DetectionMetrics(
         coco=named.figures, agnostic_coco=agnostic.figures,
         agnostic_ap=agnostic.average_precision(),
@@ -256,6 +261,7 @@ def evaluate(manifest: Manifest, predictions: Mapping[int, Detections], *,
         confusion=matrix,
         confusion_names=(*(alignment.names[i] for i in class_ids), BACKGROUND), curves=curves,
         calibration=calibration(pooled.scores, pooled.hits),
+        shown_calibration=calibration(pooled.scores[shown], pooled.hits[shown]),
         coverage=_coverage(manifest, records, matched, predictions, alignment),
         alignment=alignment, matched=matched,
     )

@@ -261,7 +261,7 @@ def bar_values(result: EvaluationResult) -> dict[str, float | None]:
         "family_accuracy": metrics.levels.family_accuracy,
         "sure_accuracy": metrics.levels.sure_accuracy,
         "false_alarms": metrics.false_alarms_per_negative,
-        "ece": metrics.calibration.error,
+        "ece": metrics.calibration.error, "ece_shown": metrics.shown_calibration.error,
         "crop_top1": None if crops is None else crops.top1,
         "crop_top3": None if crops is None else crops.top3,
         "crop_named": None if crops is None else crops.named,
@@ -275,10 +275,10 @@ BAR_NAMES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small",
     "ar_medium", "ar_large", "agnostic_ap", "agnostic_ap50", "agnostic_ap10", "macro_f1",
     "precision", "recall", "f1", "naming_accuracy", "family_accuracy", "sure_accuracy",
-    "false_alarms", "ece", "crop_top1", "crop_top3", "crop_named", "crop_ece", "picture_top1",
-    "picture_top3",
+    "false_alarms", "ece", "ece_shown", "crop_top1", "crop_top3", "crop_named", "crop_ece",
+    "picture_top1", "picture_top3",
 )
-LOWER_IS_BETTER = frozenset({"false_alarms", "ece", "crop_ece", "uncertain"})
+LOWER_IS_BETTER = frozenset({"false_alarms", "ece", "ece_shown", "crop_ece", "uncertain"})
 
 
 @dataclass(frozen=True)
@@ -340,6 +340,8 @@ def summary(result: EvaluationResult) -> str:
         ("false alarms per empty image", None, metrics.false_alarms_per_negative),
         ("calibration error", None if crops is None else crops.calibration.error,
          metrics.calibration.error),
+        (f"... of the {metrics.shown_calibration.total:,} boxes shown", None,
+         metrics.shown_calibration.error),
         ("crops named: top-1", None if crops is None else crops.top1, None),
         ("crops named: top-3", None if crops is None else crops.top3, None),
         ("whole pictures named: top-1", None if pictures is None else pictures.top1, None),

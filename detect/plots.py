@@ -215,7 +215,7 @@ def plot_reliability(calibration: Calibration, title: str = "Is the score a prob
     else:
         upper.legend(loc="upper left", frameon=False, fontsize=9)
         note = (f"expected calibration error {calibration.error:.3f}, "
-                f"{calibration.counts.sum()} predictions")
+                f"{calibration.total} predictions")
     _title(upper, title, note)
     return figure
 

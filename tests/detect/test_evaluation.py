@@ -144,6 +144,20 @@ def test_average_precision_worked_by_hand() -> None:
     assert metrics.found.f1 == pytest.approx(0.5)
 
 
+def test_the_calibration_error_of_what_is_shown_is_told_apart() -> None:
+    # Shown: a find at .9, a false alarm at .7. Not shown: eight false alarms at .05.
+    data = manifest(image(1, [(10, 10, 50, 50)], [1]))
+    strays = [(10 + 40 * i, 200, 40 + 40 * i, 240) for i in range(9)]
+    predictions = {1: found([(10, 10, 50, 50), *strays], [0.9, 0.7] + [0.05] * 8, [1] * 10)}
+    metrics = evaluate(data, predictions, threshold=0.5)
+    assert metrics.shown_calibration.error == pytest.approx((0.1 + 0.7) / 2)
+    assert metrics.calibration.error == pytest.approx((0.1 + 0.7 + 8 * 0.05) / 10)
+    assert metrics.to_json()["calibration"]["shown"] == {
+        "error": metrics.shown_calibration.error, "boxes": 2}
+    none = evaluate(data, predictions, threshold=0.95)
+    assert none.shown_calibration.error is None and none.shown_calibration.total == 0
+
+
 def test_loose_overlap_counts_only_at_iou_tenth() -> None:
     # Boxes of 20 x 10 shifted by 10 pixels: IoU 100 / 300.
     data = manifest(image(1, [(0, 0, 20, 10)], [1]))

@@ -63,6 +63,7 @@ def test_ready_predictions_in_a_process_of_its_own(
                            "--require", "recall=0.5"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "AP50" in done.stdout and "report.html" in done.stdout
+    assert "... of the 2 boxes shown" in done.stdout
     written = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert written["found"] == {"hits": 2, "false_alarms": 0, "misses": 2, "precision": 1.0,
                                 "recall": 0.5, "f1": pytest.approx(2 / 3)}
@@ -129,6 +130,9 @@ def test_bars_that_are_missed_and_reached(
     assert run(*common, "--split", "val", "--require", "agnostic_ap50=0.4") == 0
     assert run(*common, "--split", "all", "--require", "false_alarms=0.5") == 1
     assert run(*common, "--split", "all", "--require", "false_alarms=1") == 0
+    assert run(*common, "--split", "val", "--require", "ece_shown=0.11") == 0
+    assert run(*common, "--split", "val", "--require", "ece_shown=0.09") == 1
+    assert "ece_shown is 0.1000; at most 0.09" in capsys.readouterr().err
     assert run(*common, "--split", "all", "--require", "crop_top1=0.1") == 1
     assert "could not be measured" in capsys.readouterr().err
 
