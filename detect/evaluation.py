@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musicon.datasets.records import Category, ImageRecord, Manifest, UserError
+from musicon.datasets.records import Box, Category, ImageRecord, Manifest, UserError
 from musicon.detect.alignment import ClassAlignment, align
 from musicon.detect.calibration import Calibration, calibration
 from musicon.detect.coco_scoring import MAX_DETECTIONS, CocoScores, Engine, coco_scores
@@ -88,6 +88,8 @@ class Coverage:
         negatives: Of these, known to hold no instrument.
         boxes: True boxes to find (crowds are not).
         crowds: True boxes around many instruments, ignored.
+        partly_boxed: Images of which some known instruments have no box; finds on none of their
+            boxes are ignored.
         unboxed: Images left out: an instrument is in them but nobody boxed it.
         without_prediction: Images scored as "nothing found" because no prediction was given.
         not_in_data: Predicted images that the data does not list.
@@ -100,6 +102,7 @@ class Coverage:
     negatives: int
     boxes: int
     crowds: int
+    partly_boxed: int
     unboxed: int
     without_prediction: int
     not_in_data: int
@@ -268,16 +271,24 @@ def evaluate(manifest: Manifest, predictions: Mapping[int, Detections], *,
 
 
 def is_boxed(record: ImageRecord) -> bool:
-    """True where the image's instruments are all boxed, or it has none.
+    """True where instruments of the image are boxed, or it has none.
 
     An image known to hold an instrument that nobody boxed cannot tell a find from a false alarm.
     """
     return bool(record.boxes) or record.is_negative
 
 
+def unboxed_labels(record: ImageRecord) -> list[int]:
+    """Category ids that are known to be in the image, but not where."""
+    return sorted(set(record.known_labels) - {box.label for box in record.boxes})
+
+
 def _match(record: ImageRecord, found: Detections | None, alignment: ClassAlignment,
            ) -> MatchedImage:
-    """Put one image's boxes in common classes, best first, and match them."""
+    """Put one image's boxes in common classes, best first, and match them.
+
+    The whole of a partly boxed image is a crowd of the instruments that have no box.
+    """
     if found is None:
         found = Detections.empty((record.width, record.height))
     unknown = sorted(set(found.labels.tolist()) - set(alignment.to_common))
@@ -292,12 +303,14 @@ def _match(record: ImageRecord, found: Detections | None, alignment: ClassAlignm
                               "is not a number; the model's weights are probably broken")
     order = np.argsort(-scores, kind="stable")
     # Six decimals undo the rounding of x + w - x, so that the figures are those of the file.
-    gt_boxes = np.array([box.xyxy for box in record.boxes], np.float64).reshape(-1, 4).round(6)
+    whole = (0.0, 0.0, float(record.width), float(record.height))
+    truths = [*record.boxes, *(Box(whole, label, iscrowd=True) for label in unboxed_labels(record))]
+    gt_boxes = np.array([box.xyxy for box in truths], np.float64).reshape(-1, 4).round(6)
     boxes = found.boxes[order].astype(np.float64)
-    crowd = np.array([box.iscrowd for box in record.boxes], dtype=bool)
+    crowd = np.array([box.iscrowd for box in truths], dtype=bool)
     return MatchedImage(
         image_id=record.id, gt_boxes=gt_boxes,
-        gt_labels=np.array([box.label for box in record.boxes], dtype=np.int64), gt_crowd=crowd,
+        gt_labels=np.array([box.label for box in truths], dtype=np.int64), gt_crowd=crowd,
         boxes=boxes, scores=scores[order],
         labels=np.array([alignment.to_common[int(i)] for i in found.labels[order]], np.int64),
         gt_index=match_boxes(boxes, gt_boxes, crowd), is_negative=record.is_negative,
@@ -382,7 +395,8 @@ def _coverage(manifest: Manifest, records: Sequence[ImageRecord],
     return Coverage(
         images=len(records), negatives=sum(image.is_negative for image in matched),
         boxes=sum(image.to_find for image in matched),
-        crowds=sum(int(image.gt_crowd.sum()) for image in matched),
+        crowds=sum(box.iscrowd for record in records for box in record.boxes),
+        partly_boxed=sum(bool(unboxed_labels(record)) for record in records),
         unboxed=len(manifest.images) - len(records),
         without_prediction=sum(record.id not in predictions for record in records),
         not_in_data=sum(image_id not in listed for image_id in predictions),

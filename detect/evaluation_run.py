@@ -358,7 +358,7 @@ def summary(result: EvaluationResult) -> str:
     if metrics.agnostic_ap50_interval:
         low, high = metrics.agnostic_ap50_interval
         lines.append(f"AP50 of any instrument: 95% interval {low:.3f} to {high:.3f}")
-    for name in ("unboxed", "without_prediction", "not_in_data"):
+    for name in ("unboxed", "partly_boxed", "without_prediction", "not_in_data"):
         if getattr(coverage, name):
             lines.append(f"{getattr(coverage, name):,} images {name.replace('_', ' ')}")
     if result.rejected:

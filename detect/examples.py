@@ -134,11 +134,10 @@ def galleries(data: Manifest, metrics: DetectionMetrics, *, limit: int = 9,
          sorted((i for i in every if count(i, MISNAMED)), key=lambda i: -best(i, MISNAMED))),
     )
     records = {record.id: record for record in data.images}
-    truths = {image.image_id: image.gt_boxes for image in metrics.matched}
     out = []
     for title, note, chosen in plans:
         examples = [example for i in chosen[:limit]
-                    if (example := _example(data, records[i], found[i], truths[i], rejects))]
+                    if (example := _example(data, records[i], found[i], rejects))]
         more = f"; {len(chosen):,} in all" if len(chosen) > len(examples) else ""
         if chosen:
             out.append(Gallery(title, note + more, tuple(examples)))
@@ -146,7 +145,7 @@ def galleries(data: Manifest, metrics: DetectionMetrics, *, limit: int = 9,
 
 
 def _example(data: Manifest, record: ImageRecord, found: Sequence[Finding],
-             truth: NDArray[np.float64], rejects: Rejects | None) -> Example | None:
+             rejects: Rejects | None) -> Example | None:
     try:
         image, _ = decode_reduced(data.path(record), PICTURE_SIDE)
     except ImageError as error:
@@ -155,7 +154,7 @@ def _example(data: Manifest, record: ImageRecord, found: Sequence[Finding],
         return None
     image = enlarge(image, MIN_SIDE)
     scale = np.tile([image.shape[1] / record.width, image.shape[0] / record.height], 2)
-    canvas = draw_dashes(image, truth * scale)
+    canvas = draw_dashes(image, as_boxes([box.xyxy for box in record.boxes]) * scale)
     drawn = draw_boxes(canvas, as_boxes([finding.box * scale for finding in found]),
                        [finding.label for finding in found],
                        colours=[COLOURS[finding.kind] for finding in found])

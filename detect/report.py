@@ -136,6 +136,9 @@ def coverage_sentences(metrics: DetectionMetrics) -> list[str]:
     if coverage.unboxed:
         out.append(f"{coverage.unboxed:,} pictures were left out: they hold instruments that "
                    "nobody has boxed, so that a find can't be told from a false alarm.")
+    if coverage.partly_boxed:
+        out.append(f"{coverage.partly_boxed:,} pictures hold more kinds of instruments than have a "
+                   "box: what is found beside their boxes is neither right nor a false alarm.")
     if coverage.without_prediction:
         out.append(f"For {coverage.without_prediction:,} pictures there is no prediction; they "
                    "count as pictures in which nothing was found.")

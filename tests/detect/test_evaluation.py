@@ -21,6 +21,7 @@ from sklearn.metrics import f1_score
 from musicon.datasets.records import Box, Category, ImageRecord, Manifest
 from musicon.detect.detections import Detections
 from musicon.detect.evaluation import EvaluationError, evaluate
+from musicon.detect.matching import pool
 
 NAMES = ("lute", "violin", "harp", "drum")
 CATEGORIES = tuple(Category(i, name) for i, name in enumerate(NAMES, start=1))
@@ -309,6 +310,29 @@ def test_images_with_unboxed_instruments_are_left_out_and_counted() -> None:
     assert metrics.coverage.images == 2 and metrics.coverage.unboxed == 2
     assert metrics.coverage.not_in_data == 1 and metrics.coverage.without_prediction == 1
     assert metrics.found.false_alarms == 0
+
+
+def test_finds_beside_the_boxes_of_a_partly_boxed_image_are_ignored() -> None:
+    """A lute and a violin, only the lute boxed: as if a crowd of violins filled the image."""
+    lute, violin = (10, 10, 110, 110), (200, 100, 350, 250)
+    whole = image(1, [lute], [1])
+    partly = replace(whole, labels=(1, 2))
+    crowd = Box((0, 0, 400, 300), 2, iscrowd=True)
+    others = (image(2, [violin], [2]), image(3))
+    predictions = {1: found([lute, violin, (15, 10, 110, 115)], [0.9, 0.8, 0.6], [1, 2, 3]),
+                   2: found([violin], [0.7], [2]), 3: found([lute], [0.65], [1])}
+    data = manifest(partly, *others)
+    metrics = evaluate(data, predictions, threshold=0.5, engine="reference")
+    assert (metrics.found.hits, metrics.found.false_alarms, metrics.found.misses) == (2, 1, 0)
+    assert pool(metrics.matched).scores == pytest.approx([0.9, 0.7, 0.65])  # what is calibrated on
+    truth = manifest(replace(partly, boxes=(*partly.boxes, crowd)), *others).to_coco()
+    assert list(metrics.coco.values()) == pycocotools_figures(truth, predictions)
+    assert list(metrics.agnostic_coco.values()) == pycocotools_figures(
+        truth, predictions, use_cats=False)
+    assert metrics.coco["AP"] == pytest.approx(1)
+    assert (metrics.coverage.partly_boxed, metrics.coverage.crowds) == (1, 0)
+    assert metrics.coverage.boxes == 2 and metrics.coverage.unboxed == 0
+    assert evaluate(manifest(whole), predictions, threshold=0.5).found.false_alarms == 2
 
 
 @pytest.mark.real

@@ -148,6 +148,18 @@ def test_gaps_are_told_in_words(tmp_path: Path) -> None:
         assert words in page, words
 
 
+def test_a_partly_boxed_picture_is_told_and_shows_only_a_persons_boxes(
+        case: tuple[Manifest, DetectionMetrics]) -> None:
+    data, whole = case
+    partly = replace(data, images=(replace(data.images[0], labels=(1, 2)), *data.images[1:]))
+    found = {1: predicted((75, 60, 225, 210, 0.9, 1))}
+    metrics, whole = (evaluate(d, found, threshold=0.5) for d in (partly, data))
+    assert "1 pictures hold more kinds" in render(Report(metrics, {"model": "x"}))
+    first, same = (galleries(d, m)[0].examples[0].jpeg
+                   for d, m in ((partly, metrics), (data, whole)))
+    assert first == same
+
+
 def test_thresholds_trade_finds_for_alarms(case: tuple[Manifest, DetectionMetrics]) -> None:
     _, metrics = case
     rows = threshold_rows(replace(metrics, threshold=0.65))
