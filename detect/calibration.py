@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 BINS = 15
+ROUNDS = 400
+"""Draws that the error of perfect confidences is the mean of."""
 LEAST = 1e-6
 """Scores are taken for this far from 0 and 1 at least where their log-odds are needed."""
 
@@ -25,6 +27,8 @@ class Calibration:
 
     Attributes:
         error: Expected calibration error in [0, 1]; None without any prediction.
+        perfect: What it would be on average if each prediction were right exactly as often as its
+            confidence says: above 0, and the more so the fewer there are.
         edges: (B + 1,) bounds of the bins, 0 to 1.
         counts: (B,) predictions in each bin.
         confidence: (B,) mean confidence; NaN in an empty bin.
@@ -32,6 +36,7 @@ class Calibration:
     """
 
     error: float | None
+    perfect: float | None
     edges: NDArray[np.float64]
     counts: NDArray[np.int64]
     confidence: NDArray[np.float64]
@@ -44,7 +49,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an empty bin has null."""
-        return {"error": self.error, "edges": self.edges.round(6).tolist(),
+        return {"error": self.error, "perfect": self.perfect, "edges": self.edges.round(6).tolist(),
                 "counts": self.counts.tolist(), "confidence": _finite(self.confidence),
                 "accuracy": _finite(self.accuracy)}
 
@@ -66,15 +71,20 @@ def calibration(confidence: object, right: object, bins: int = BINS) -> Calibrat
     edges = np.linspace(0.0, 1.0, bins + 1)
     index = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
+    sums = np.bincount(index, weights=scores, minlength=bins)
+
+    def gap(right: NDArray[np.bool_]) -> float:
+        return float(np.abs(np.bincount(index, right, bins) - sums).sum() / len(scores))
+
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(index, weights=scores, minlength=bins) / counts
+        mean = sums / counts
         accuracy = np.bincount(index, weights=hits, minlength=bins) / counts
-    error = None
+    error = perfect = None
     if len(scores):
-        filled = counts > 0
-        gap = np.abs(accuracy[filled] - mean[filled])
-        error = float((counts[filled] * gap).sum() / len(scores))
-    return Calibration(error, edges, counts, mean, accuracy)
+        rng = np.random.default_rng(0)
+        error = gap(hits)
+        perfect = float(np.mean([gap(rng.random(len(scores)) < scores) for _ in range(ROUNDS)]))
+    return Calibration(error, perfect, edges, counts, mean, accuracy)
 
 
 @dataclass(frozen=True)

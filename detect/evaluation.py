@@ -195,6 +195,7 @@ class DetectionMetrics:
                           "rows_true_columns_given": self.confusion.tolist()},
             "calibration": {**self.calibration.to_json(),
                             "shown": {"error": self.shown_calibration.error,
+                                      "perfect": self.shown_calibration.perfect,
                                       "boxes": self.shown_calibration.total}},
             "coverage": asdict(self.coverage),
             "classes": self.alignment.to_json(),

@@ -58,7 +58,7 @@ ROUNDS = 1000
 NAMING = ("crop_top1", "picture_top1")
 """Figures of the classifier alone: a grid of no others searches no picture."""
 NAMELESS = frozenset({"agnostic_ap", "agnostic_ap50", "agnostic_ap10", "precision", "recall", "f1",
-                      "false_alarms", "ece"})
+                      "false_alarms", "ece", "ece_shown"})
 """Figures that no name goes into."""
 KEPT = "scored.json"
 FORM = 4

@@ -41,6 +41,7 @@ def test_reliability_curve_is_that_of_scikit_learn() -> None:
 
 def test_ends_of_the_scale_and_nothing_at_all() -> None:
     assert calibration([0.0, 1.0], [0, 1]).error == 0.0
+    assert calibration([0.0, 1.0], [0, 1]).perfect == 0.0
     empty = calibration([], [])
     assert empty.error is None and empty.to_json()["accuracy"] == [None] * 15
 
@@ -89,6 +90,14 @@ def test_temperature_is_the_one_scipy_finds(seed: int, scale: float) -> None:
                            options={"xatol": 1e-9})
     ours = fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))
     assert ours == pytest.approx(float(np.exp(best.x)), rel=1e-4)
+
+
+def test_perfect_confidences_have_an_error_too() -> None:
+    """Alone in its bin, p is wrong by 1 - p with probability p, and by p otherwise."""
+    alone = calibration([0.7, 0.3, 0.9], [1, 0, 0]).perfect
+    assert alone == pytest.approx(2 * (0.7 * 0.3 + 0.3 * 0.7 + 0.9 * 0.1) / 3, abs=0.03)
+    scores = np.random.default_rng(0).random(20_000)
+    assert calibration(scores, scores > 0.5).perfect < 0.02  # type: ignore[operator]
 
 
 def test_temperature_lowers_the_calibration_error_of_loud_logits() -> None:

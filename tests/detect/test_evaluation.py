@@ -154,7 +154,8 @@ def test_the_calibration_error_of_what_is_shown_is_told_apart() -> None:
     assert metrics.shown_calibration.error == pytest.approx((0.1 + 0.7) / 2)
     assert metrics.calibration.error == pytest.approx((0.1 + 0.7 + 8 * 0.05) / 10)
     assert metrics.to_json()["calibration"]["shown"] == {
-        "error": metrics.shown_calibration.error, "boxes": 2}
+        "error": metrics.shown_calibration.error, "perfect": metrics.shown_calibration.perfect,
+        "boxes": 2}
     none = evaluate(data, predictions, threshold=0.95)
     assert none.shown_calibration.error is None and none.shown_calibration.total == 0
 

@@ -63,7 +63,7 @@ def test_ready_predictions_in_a_process_of_its_own(
                            "--require", "recall=0.5"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "AP50" in done.stdout and "report.html" in done.stdout
-    assert "... of the 2 boxes shown" in done.stdout
+    assert "calibration error of the 2 boxes shown" in done.stdout
     written = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert written["found"] == {"hits": 2, "false_alarms": 0, "misses": 2, "precision": 1.0,
                                 "recall": 0.5, "f1": pytest.approx(2 / 3)}
