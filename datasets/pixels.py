@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
@@ -14,7 +15,8 @@ from PIL import Image, ImageCms
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO = 0
 _SEPARATE_PLANES = 2
-_BITS_TAG, _PHOTOMETRIC_TAG, _MAX_SAMPLE_TAG, _PLANAR_TAG = 258, 262, 281, 284
+_BITS_TAG, _PHOTOMETRIC_TAG, _PLANAR_TAG = 258, 262, 284
+_MAX_SAMPLE_TAG, _S_MAX_SAMPLE_TAG = 281, 341
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 _LOOKS_LIKE = (
@@ -125,12 +127,19 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return image
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image).astype(np.float64)
-    top = tags.get(_MAX_SAMPLE_TAG)
-    top = top[0] if isinstance(top, tuple) else top
-    grey = scaled(values, image.mode == "F", None if top is None else float(top))
+    grey = scaled(values, image.mode == "F", _maximum(tags))
     if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
         grey = 255 - grey
     return Image.fromarray(grey)
+
+
+def _maximum(tags: Mapping[int, Any]) -> float | None:
+    """The largest value that a TIFF's tags allow, such as 4,095 for 12 bits; None for 65,535."""
+    bits = tags.get(_BITS_TAG, (16,))[0]
+    top = tags.get(_MAX_SAMPLE_TAG, tags.get(_S_MAX_SAMPLE_TAG,
+                                             2 ** bits - 1 if bits < 16 else None))
+    top = top[0] if isinstance(top, tuple) else top
+    return None if top is None else float(top)
 
 
 def scaled(values: NDArray[Any], is_float: bool, top: float | None = None) -> NDArray[np.uint8]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from upright import RED, STORED, UPRIGHT, WHITE, corners, png16, save, seen, wide_gamut
 
 from musicon.datasets import pixels
@@ -127,6 +128,26 @@ def test_sixteen_bit_grey_is_scaled_not_cut(tmp_path: Path) -> None:
     for kind in ("PNG", "TIFF"):
         array = decode(save(tmp_path, Image.fromarray(ramp), kind))
         assert array[..., 0].ravel().tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("tag", [281, 341])
+def test_twelve_bits_in_sixteen_where_the_tiff_says_so(tmp_path: Path, tag: int) -> None:
+    ramp = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[tag] = 3
+    tags[tag] = 4095
+    array = decode(save(tmp_path, Image.fromarray(ramp), "TIFF", tiffinfo=tags))
+    assert np.abs(array[..., 0].ravel().astype(int) - np.arange(256)).max() <= 1
+
+
+def test_twelve_bits_packed_into_bytes(tmp_path: Path) -> None:
+    """Two pixels in three bytes: 0x000, 0x800, 0xFFF, 0x400."""
+    tags = ((256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (278, 1), (279, 6))
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    (tmp_path / "a.tif").write_bytes(
+        b"II*\0" + struct.pack("<I", 14) + bytes.fromhex("000800fff400")
+        + struct.pack("<H", len(tags)) + entries + bytes(4))
+    assert decode(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255, 64]
 
 
 def test_sixteen_bit_rgb_png(tmp_path: Path) -> None:
