@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from musicon.datasets import pixels
+from musicon.datasets.files import Rejects
 from musicon.datasets.records import UserError
 
 MAX_PIXELS = 200_000_000
@@ -184,7 +186,7 @@ def probe(path: str | Path, *, verify: bool = False,
         return info
 
 
-def find_images(path: str | Path) -> list[Path]:
+def find_images(path: str | Path, rejects: Rejects | None = None) -> list[Path]:
     """Pictures of a folder (and the folders in it), a file, or a pattern such as ``art/*.jpg``.
 
     A path that exists is taken as it is written, blanks and brackets included; only else is it
@@ -192,28 +194,30 @@ def find_images(path: str | Path) -> list[Path]:
     its suffix; elsewhere the suffix decides. Hidden files and folders are skipped; a folder
     linked into itself is walked once.
 
+    Args:
+        path: What to look for.
+        rejects: Gets the folders that cannot be read; without it one of them is an error.
+
     Returns:
-        Files, sorted; those in ``FOREIGN_SUFFIXES`` included, as ``decode`` tells why not.
+        Files, sorted; those in ``FOREIGN_SUFFIXES``, and pipes or devices that are called like
+        pictures, included, as ``decode`` tells why not.
 
     Raises:
-        ImageError: Nothing of that name, and nothing that matches it.
+        ImageError: Nothing of that name, and nothing that matches it, or a folder that cannot be
+            read and without which there is nothing.
     """
     place = Path(path).expanduser()
-    if place.is_dir():
-        return sorted(_walk(place))
-    if place.exists():
-        return [place]
-    folder = existing_folder(place)
-    pattern = Path(glob.escape(str(folder)), place.relative_to(folder))
-    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]
-    if not matches:
-        raise ImageError(place, "no such file or folder, and no file matches it as a pattern")
-    found: set[Path] = set()
-    for match in matches:
-        if match.is_dir():
-            found.update(_walk(match))
-        elif _is_picture(match.name):
-            found.add(match)
+    unread: dict[Path, str] = {}
+    if os.path.isdir(place):
+        found = set(_walk(place, unread))
+    elif os.path.exists(place):
+        found = {place}
+    else:
+        found = _matches(place, unread)
+    for folder, reason in sorted(unread.items()):
+        if rejects is None or not found:
+            raise ImageError(folder, reason)
+        rejects.add(folder, reason)
     return sorted(found)
 
 
@@ -223,14 +227,41 @@ def existing_folder(path: str | Path) -> Path:
     It stands for itself in a pattern, brackets included: ``Lutes [new]/*.jpg``.
     """
     place = Path(path).expanduser()
-    while not place.is_dir() and place != place.parent:
+    while not os.path.isdir(place) and place != place.parent:
         place = place.parent
     return place
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _matches(place: Path, unread: dict[Path, str]) -> set[Path]:
+    """Pictures that match a pattern, in folders that match it too; ``unread`` as in ``_walk``."""
+    folder = existing_folder(place)
+    parts = place.relative_to(folder).parts
+    start = glob.escape(str(folder))
+    for depth in range(len(parts)):  # glob passes over folders that cannot be read
+        for name in glob.glob(os.path.join(start, *parts[:depth], ""), recursive=True):
+            try:
+                os.scandir(name).close()
+            except OSError as error:
+                unread[Path(name)] = _os_reason(error)
+    matches = [Path(match) for match in glob.glob(os.path.join(start, *parts), recursive=True)]
+    if not matches and not unread:
+        raise ImageError(place, "no such file or folder, and no file matches it as a pattern")
+    found: set[Path] = set()
+    for match in matches:
+        if os.path.isdir(match):
+            found.update(_walk(match, unread))
+        elif _is_picture(match.name):
+            found.add(match)
+    return found
+
+
+def _walk(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
+    """Pictures below a folder; ``unread`` gets the folders that cannot be read."""
+    def note(error: OSError) -> None:
+        unread[Path(error.filename)] = _os_reason(error)
+
     seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=note, followlinks=True):
         if os.path.realpath(parent) in seen:
             folders.clear()
             continue
@@ -253,7 +284,7 @@ class _opened:
 
     def __enter__(self) -> _opened:
         try:
-            self.stream: BinaryIO = open(self.path, "rb", buffering=_HEAD)
+            self.stream = _open(self.path)
         except OSError as error:
             raise ImageError(self.path, _os_reason(error)) from None
         try:
@@ -286,6 +317,17 @@ class _opened:
             raise ImageError(self.path, _damage(error)) from error
 
 
+def _open(path: str | Path) -> BinaryIO:
+    """The file's bytes. Anything else is refused: opening a pipe would wait for ever."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.scandir(path).close()  # where that fails, it says more
+        raise ImageError(path, "a folder, not a picture")
+    if not stat.S_ISREG(mode):
+        raise ImageError(path, "a pipe, socket or device, not a picture; save it as a file")
+    return open(path, "rb", buffering=_HEAD)
+
+
 def _broken(error: BaseException) -> bool:
     import struct
     import zlib
@@ -304,9 +346,8 @@ def _os_reason(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, PermissionError):
-        return "no permission to read it"
-    if isinstance(error, IsADirectoryError):
-        return "a folder, not a picture"
+        what = "folder" if os.path.isdir(error.filename) else "file"
+        return f"no permission to read this {what}; change its permissions"
     return f"cannot be read ({error.strerror or error})"
 
 

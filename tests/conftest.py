@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before any test module imports torch, OpenCV or FiftyOne, which read these once.
@@ -55,6 +56,24 @@ def real_fixture() -> Path:
     if not FIXTURE.is_dir():
         pytest.skip("the real collections (../shared/fixture) are not here")
     return FIXTURE
+
+
+@pytest.fixture
+def permissions_count() -> Iterator[None]:
+    """Root, who may read everything, loses that right for a test (Linux: the capabilities 1, 2)."""
+    if os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    before = sets[0]
+    sets[0] = before & ~0b110
+    assert libc.capset(header, sets) == 0
+    yield
+    sets[0] = before
+    assert libc.capset(header, sets) == 0
 
 
 @pytest.fixture(scope="session")

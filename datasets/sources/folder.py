@@ -67,7 +67,7 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         SourceError: No such folder, or no pictures in class folders.
     """
     root = existing_folder(options.path)
-    files = find_images(root)
+    files = find_images(root, rejects)
     if not files:
         raise SourceError(f"{options.path}: no pictures in it; expected {root.name}/CLASS/*.jpg")
     splits = options.single_class is None and _has_split_folders(root, files)

@@ -134,7 +134,7 @@ def searched_for(query: str) -> str:
 
 def _from_folder(root: Path, rejects: Rejects) -> list[_Found]:
     found = []
-    for file in find_images(root):
+    for file in find_images(root, rejects):
         parts = file.relative_to(root).parts
         if len(parts) < 2:
             rejects.add(file, "not in the folder of a query")

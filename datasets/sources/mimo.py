@@ -175,7 +175,7 @@ def _folder_photos(path: Path, classes: _Classes, others: Counter[str],
                    rejects: Rejects) -> list[_Photo]:
     root = existing_folder(path)
     photos = []
-    for file in find_images(root):
+    for file in find_images(root, rejects):
         parts = file.relative_to(root).parts
         if len(parts) < 2:
             rejects.add(file, "not in a class folder")

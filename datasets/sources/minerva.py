@@ -162,7 +162,7 @@ def _most_frequent(rows: list[_Row], count: int | None) -> set[str] | None:
 
 def _images(root: Path, rows: list[_Row], single: bool, rejects: Rejects) -> list[RawImage]:
     there: dict[str, Path] = {}
-    for file in find_images(root):
+    for file in find_images(root, rejects):
         there.setdefault(_plain(file.name), file)
     boxes: dict[Path, list[RawBox]] = defaultdict(list)
     splits: dict[Path, str] = {}

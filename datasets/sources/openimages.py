@@ -72,7 +72,7 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         _download(options)
     root = existing_folder(options.path)
     folder = root if options.images is None else existing_folder(options.images)
-    there = {path.stem: path for path in find_images(folder)}
+    there = {path.stem: path for path in find_images(folder, rejects)}
     tables = _Tables(root)
     facts, missing = _facts(tables, there, options, rejects)
     if options.list_missing is not None:

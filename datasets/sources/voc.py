@@ -45,7 +45,7 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         SourceError: No such folder, no pictures, or no XML at all.
     """
     root = existing_folder(options.path)
-    pictures = find_images(root)
+    pictures = find_images(root, rejects)
     annotations = {_key(path.relative_to(root)): path for path in sorted(root.rglob("*.xml"))
                    if not path.name.startswith(".")}
     if not pictures:

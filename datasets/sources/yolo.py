@@ -47,7 +47,7 @@ def read(options: argparse.Namespace, rejects: Rejects) -> SourceData:
         SourceError: No such folder, no pictures, no label files, or classes without names.
     """
     root = existing_folder(options.path)
-    pictures = find_images(root)
+    pictures = find_images(root, rejects)
     if not pictures:
         raise SourceError(f"{options.path}: no pictures in it; expected images/ and labels/")
     labelled = {path: _label_file(path, root) for path in pictures}

@@ -15,6 +15,7 @@ from PIL import Image, features
 from upright import GREEN, RED, STORED, UPRIGHT, png16, save, seen, wide_gamut
 
 from musicon.datasets import images
+from musicon.datasets.files import Rejects
 from musicon.datasets.images import ImageError, decode, decode_reduced, probe
 
 
@@ -104,12 +105,19 @@ def test_missing_and_folder(tmp_path: Path) -> None:
         decode(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_no_permission(tmp_path: Path) -> None:
+def test_no_permission(tmp_path: Path, permissions_count: None) -> None:
     file = save(tmp_path, Image.fromarray(UPRIGHT), "PNG")
     file.chmod(0)
-    with pytest.raises(ImageError, match="no permission"):
+    with pytest.raises(ImageError, match="no permission to read this file"):
         decode(file)
+
+
+def test_a_pipe_called_like_a_picture_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    (tmp_path / "y.png").symlink_to("/dev/null")
+    for file in images.find_images(tmp_path):
+        with pytest.raises(ImageError, match="a pipe, socket or device"):
+            decode(file)
 
 
 def test_decompression_bomb(tmp_path: Path) -> None:
@@ -234,6 +242,24 @@ def test_empty_folder_and_links(tmp_path: Path) -> None:
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert len(images.find_images(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("place", ["", "**/*.jpg", "*/*.jpg", "o*"])
+def test_folders_that_may_not_be_read_are_told(tmp_path: Path, permissions_count: None,
+                                               place: str) -> None:
+    touch(tmp_path / "open" / "x.jpg", tmp_path / "open" / "shut" / "y.jpg",
+          tmp_path / "other" / "z.jpg")
+    shut = tmp_path / ("other" if place == "*/*.jpg" else "open/shut")
+    shut.chmod(0)
+    rejects = Rejects()
+    assert tmp_path / "open" / "x.jpg" in images.find_images(tmp_path / place, rejects)
+    told = "no permission to read this folder; change its permissions"
+    assert rejects.rows == [(str(shut), told)]
+    for forbidden, given in ((tmp_path / place, None), (shut, rejects), (shut / "*.jpg", rejects)):
+        with pytest.raises(ImageError) as caught:
+            images.find_images(forbidden, given)
+        assert str(caught.value) == f"{shut}: {told}"
+    shut.chmod(0o755)
 
 
 @pytest.mark.real

@@ -119,6 +119,18 @@ def test_loose_pictures_and_other_files(tmp_path: Path, draw: Draw, read_source:
     assert "no pictures in: lute" in data.notes and "1 file passed over: no pictures" in data.notes
 
 
+def test_a_class_folder_that_may_not_be_read_is_a_reject(
+        tmp_path: Path, draw: Draw, read_source: Reader, permissions_count: None) -> None:
+    draw("harp/1.jpg")
+    draw("lute/2.jpg")
+    (tmp_path / "lute").chmod(0)
+    data, rejects = read_source("folder", tmp_path)
+    assert list(labels(data)) == ["harp/1.jpg"]
+    assert rejects.rows == [(str(tmp_path / "lute"),
+                             "no permission to read this folder; change its permissions")]
+    (tmp_path / "lute").chmod(0o755)
+
+
 def test_boxes_from_text(tmp_path: Path, draw: Draw, read_source: Reader) -> None:
     draw("lute/a b.jpg")
     draw("none/n.jpg")
