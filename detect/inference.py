@@ -6,27 +6,31 @@ thread. A batch is finished when its pictures are written and its rows are on th
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import tempfile
 import threading
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from musicon.datasets.command import progress
+from musicon.datasets.files import Rejects
 from musicon.datasets.images import ImageError, decode_reduced, existing_folder, find_images
+from musicon.datasets.loading import shrink
 from musicon.datasets.records import Category, UserError
 from musicon.detect.detections import Detections, rescale
 from musicon.detect.draw import draw_detections
@@ -48,7 +52,11 @@ from musicon.detect.tiling import TestTime
 MIN_PICTURE_SIDE = 512
 """Pixels; annotated pictures of smaller images are enlarged, so that names can be read."""
 JPEG_QUALITY = 90
+JPEG_HEAD = 256
+"""Bytes at a picture's beginning that hold its mark."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+PART = ".part"
+"""Suffix of a picture that is being written."""
 MAX_NAME_BYTES = 255
 PROBE_BYTES = 100_000
 """Written to see whether a disk has room at all."""
@@ -101,7 +109,7 @@ class NoDetector:
         return "none"
 
     def predict(self, images: Sequence[NDArray[np.uint8]],
-                threshold: float | None = None) -> list[Detections]:
+                threshold: float | None = None, at_once: int | None = None) -> list[Detections]:
         """No box in any image."""
         return [Detections.empty((image.shape[1], image.shape[0])) for image in images]
 
@@ -114,6 +122,11 @@ class _Decoded:
     image: NDArray[np.uint8] | None
     image_wh: tuple[int, int]
     reason: str = ""
+
+    @property
+    def pixels(self) -> int:
+        """How many are held in memory."""
+        return 0 if self.image is None else self.image.shape[0] * self.image.shape[1]
 
 
 def check_out(out: Path) -> None:
@@ -149,13 +162,16 @@ def list_images(places: Sequence[str], out: Path, limit: int | None = None) -> L
     """Find the images of folders, files and patterns; each file counts once.
 
     Pictures that an earlier inference wrote (``annotated/`` beside its progress) are left out.
+    Folders that cannot be read stand among the files, so that they are rejected like one.
 
     Raises:
         UserError: Nothing there, or the results would overwrite images.
     """
     found: set[str] = set()
+    unread = Rejects()
     for place in places:
-        found.update(os.path.abspath(path) for path in find_images(place))
+        found.update(os.path.abspath(path) for path in find_images(place, unread))
+    found.update(os.path.abspath(folder) for folder, _ in unread.rows)
     ours: dict[str, bool] = {}
     files = sorted(path for path in found if not _is_result(os.path.dirname(path), ours))
     if not files:
@@ -177,7 +193,7 @@ def run_inference(detector: ArtworkDetector | NoDetector, listing: Listing, out:
     """Search every image and write the results' folder.
 
     Results already there are kept if model and settings are the same: only images that are new,
-    changed, or without their annotated picture are searched.
+    changed, or without an annotated picture drawn for them are searched.
 
     Raises:
         UserError: No image could be read (``rejects.jsonl`` is written), another run writes
@@ -186,14 +202,15 @@ def run_inference(detector: ArtworkDetector | NoDetector, listing: Listing, out:
     """
     threshold = detector.threshold if options.threshold is None else options.threshold
     key = {"model": detector.fingerprint(), "threshold": threshold,
-           "precision": detector.precision, "looks": repr(detector.test_time), "format": 2}
+           "precision": detector.precision, "looks": repr(detector.test_time), "format": 3}
     if options.attributes:
         key["attributes"] = {model.kind.name: model.fingerprint for model in options.attributes}
     with ProgressLog(out, listing.files, listing.stamps, key) as log:
-        pictures = Pictures(listing, out / ANNOTATED) if options.annotated else None
-        pending = _pending(log, pictures)
+        pictures = Pictures(listing, out / ANNOTATED, key)
+        drawn = pictures if options.annotated else None
+        pending = _pending(log, drawn)
         started = time.perf_counter()
-        _search(detector, log, pending, pictures, threshold, options)
+        _search(detector, log, pending, drawn, threshold, options)
         seconds = time.perf_counter() - started
         info = {"description": "Musical instruments found by musicon",
                 "model": key["model"], "threshold": threshold}
@@ -206,15 +223,21 @@ def run_inference(detector: ArtworkDetector | NoDetector, listing: Listing, out:
         unread = {index for index, row in log.rows() if "reject" in row}
         return InferenceSummary(counts, len(set(pending) - unread), seconds,
                                 len(listing.files) - len(pending), listing.left_out,
-                                log.started_anew, out, options.annotated)
+                                log.started_anew, log.take_over(listing.root),
+                                pictures.foreign(log), out, options.annotated)
 
 
 class Pictures:
-    """Names and writes the annotated pictures, which mirror the folders of the images."""
+    """Names and writes the annotated pictures, which mirror the folders of the images.
 
-    def __init__(self, listing: Listing, folder: Path) -> None:
+    Each bears a mark of what it was drawn for, as another image's may have the same place.
+    """
+
+    def __init__(self, listing: Listing, folder: Path, key: Mapping[str, Any]) -> None:
+        """``key`` is the model and the settings, as the progress log has them."""
         self.listing = listing
         self.folder = folder
+        self.key = dict(key)
 
     def path(self, index: int) -> Path:
         """JPEG files keep their name; others get ``.jpg`` added, so that a.png and a.jpg differ."""
@@ -240,31 +263,52 @@ class Pictures:
         drawn = draw_detections(image, found, names, min_side=MIN_PICTURE_SIDE)
         path = self.path(index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR),
-                                  [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not done:
-            raise UserError(f"{path}: the picture could not be encoded as JPEG")
-        part = path.with_name(f".{index}.part")
+        jpeg = io.BytesIO()
+        Image.fromarray(drawn).save(jpeg, "JPEG", quality=JPEG_QUALITY, comment=self._mark(index))
+        part = path.with_name(f".{index}{PART}")
         try:
-            part.write_bytes(jpeg.tobytes())
+            part.write_bytes(jpeg.getvalue())
             os.replace(part, path)
         except OSError as error:
             part.unlink(missing_ok=True)
             error.filename = str(path)  # a failed write names no file
             raise
 
+    def is_drawn(self, index: int) -> bool:
+        """Whether the picture is there, drawn for this very image with this model and settings."""
+        try:
+            with open(self.path(index), "rb") as stream:
+                return self._mark(index) in stream.read(JPEG_HEAD)
+        except OSError:
+            return False
+
+    def foreign(self, log: ProgressLog) -> int:
+        """Pictures in the folder that were not drawn for what the log holds."""
+        there = sum(not name.endswith(PART) for _, _, names in os.walk(self.folder)
+                    for name in names)
+        if not there:
+            return 0
+        return there - sum(self.is_drawn(index) for index, row in log.rows()
+                           if "reject" not in row)
+
+    def _mark(self, index: int) -> bytes:
+        image = [self.listing.files[index], *self.listing.stamps[index].tolist()]
+        told = json.dumps([self.key, image], sort_keys=True).encode("ascii")
+        return b"musicon " + hashlib.sha256(told).hexdigest().encode("ascii")
+
 
 def _pending(log: ProgressLog, pictures: Pictures | None) -> list[int]:
     """Indices still to search.
 
-    An image whose picture is missing counts as not done. Files that could not be read are tried
-    again once all others are done, not before: they would change which images share a batch.
+    An image whose picture is missing, or was drawn for another, counts as not done. Files that
+    could not be read are tried again once all others are done, not before: they would change
+    which images share a batch.
     """
     rejected = []
     for index, row in log.rows():
         if "reject" in row:
             rejected.append(index)
-        elif pictures is not None and not pictures.path(index).exists():
+        elif pictures is not None and not pictures.is_drawn(index):
             log.forget(index)
     return [index for index in range(len(log.files)) if not log.is_done(index)] or rejected
 
@@ -280,10 +324,9 @@ def _search(detector: ArtworkDetector | NoDetector, log: ProgressLog, pending: S
     try:
         stream = _decode_ahead(pool, log, pending, options, detector.working_side)
         images = progress(stream, total=len(pending), desc="searching", quiet=options.quiet)
-        while batch := list(islice(images, options.batch_size)):
-            rows, draws = _search_batch(detector, batch, pictures, threshold, pool,
-                                        options.attributes)
-            unlogged.append((rows, [item.index for item in batch], draws))
+        while batch := _take(images, options.batch_size, detector.working_side):
+            unlogged.append(_search_batch(detector, batch, pictures, threshold, pool, options))
+            del batch  # else it would be in memory while the next is decoded
             if len(unlogged) > 1:
                 _log_batch(log, *unlogged.popleft())
         while unlogged:
@@ -292,13 +335,25 @@ def _search(detector: ArtworkDetector | NoDetector, log: ProgressLog, pending: S
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _take(images: Iterator[_Decoded], most: int, max_side: int) -> list[_Decoded]:
+    """The next batch: ``most`` images, or as many as the memory of so many usual ones holds."""
+    batch, room = [], most * WORKING_SIDE ** 2
+    for item in images:
+        batch.append(item)
+        room -= item.pixels
+        if len(batch) == most or room < max_side ** 2:
+            break
+    return batch
+
+
 def _search_batch(detector: ArtworkDetector | NoDetector, batch: Sequence[_Decoded],
                   pictures: Pictures | None, threshold: float, pool: ThreadPoolExecutor,
-                  attributes: Sequence[TaskModel]) -> tuple[list[Row], list[Future[None]]]:
+                  options: InferenceOptions) -> tuple[list[Row], list[int], list[Future[None]]]:
+    """Rows and indices for the log, and the pictures that are being drawn meanwhile."""
     images = [item.image for item in batch if item.image is not None]
-    results = iter(_predict(detector, images, threshold))
-    names = [model.kind.name for model in attributes]
-    said = zip(*(model.label(images) for model in attributes), strict=True)
+    results = iter(_predict(detector, images, threshold, options.batch_size))
+    names = [model.kind.name for model in options.attributes]
+    said = zip(*(model.label(images) for model in options.attributes), strict=True)
     rows, draws = [], []
     for item in batch:
         if item.image is None:
@@ -308,18 +363,18 @@ def _search_batch(detector: ArtworkDetector | NoDetector, batch: Sequence[_Decod
         rows.append(detection_row(found, dict(zip(names, next(said), strict=True))
                                   if names else None))
         if pictures is not None:
-            draws.append(pool.submit(pictures.write, item.index, item.image, found,
-                                     detector.names))
-    return rows, draws
+            draws.append(pool.submit(pictures.write, item.index,
+                                     shrink(item.image, WORKING_SIDE), found, detector.names))
+    return rows, [item.index for item in batch], draws
 
 
 def _predict(detector: ArtworkDetector | NoDetector, images: Sequence[NDArray[np.uint8]],
-             threshold: float) -> list[Detections]:
+             threshold: float, at_once: int) -> list[Detections]:
     try:
-        return detector.predict(images, threshold)
+        return detector.predict(images, threshold, at_once)
     except torch.OutOfMemoryError:
-        raise UserError(f"the device has too little memory for {len(images)} images at once; "
-                        f"run again with --batch-size {max(1, len(images) // 2)}") from None
+        raise UserError(f"the device has too little memory for {at_once} images at once; "
+                        f"run again with --batch-size {max(1, at_once // 2)}") from None
 
 
 def _log_batch(log: ProgressLog, rows: list[Row], indices: list[int],
@@ -331,19 +386,26 @@ def _log_batch(log: ProgressLog, rows: list[Row], indices: list[int],
 
 def _decode_ahead(pool: ThreadPoolExecutor, log: ProgressLog, pending: Sequence[int],
                   options: InferenceOptions, max_side: int) -> Iterator[_Decoded]:
-    """Decoded images in order; at most two batches are in memory before they are asked for."""
+    """Decoded images in order, at most two batches before they are asked for.
+
+    Where tiles need larger images it is fewer of them: the memory is that of usual ones.
+    """
     big = threading.Lock()
 
     def decode(index: int) -> _Decoded:
         with big if log.stamps[index, 0] > BIG_FILE else nullcontext():
             return _decode(log.files[index], index, max_side)
 
+    def held(future: Future[_Decoded]) -> int:
+        return future.result().pixels if future.done() else max_side ** 2
+
     ahead = 2 * options.batch_size + options.workers
     waiting: deque[Future[_Decoded]] = deque()
     for index in pending:
-        waiting.append(pool.submit(decode, index))
-        if len(waiting) > ahead:
+        while waiting and (len(waiting) > ahead or sum(map(held, waiting)) + max_side ** 2
+                           > (ahead + 1) * WORKING_SIDE ** 2):
             yield waiting.popleft().result()
+        waiting.append(pool.submit(decode, index))
     while waiting:
         yield waiting.popleft().result()
 

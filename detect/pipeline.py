@@ -130,7 +130,7 @@ class ArtworkDetector:
 
     @torch.inference_mode()
     def predict(self, images: Sequence[NDArray[np.uint8]],
-                threshold: float | None = None) -> list[Detections]:
+                threshold: float | None = None, at_once: int | None = None) -> list[Detections]:
         """Find the instruments of a batch of images.
 
         All images go through the detector as one batch and all crops through the classifier as
@@ -139,6 +139,7 @@ class ArtworkDetector:
         Args:
             images: uint8 RGB (H, W, 3), any size, upright.
             threshold: Lowest fused score to keep; None takes the model's own.
+            at_once: Looks that the detector sees in one go; None takes as many as the images.
 
         Returns:
             One ``Detections`` an image, boxes in the pixels of the image as given.
@@ -148,16 +149,18 @@ class ArtworkDetector:
             ModelOutputError: The model gives numbers that are not finite.
         """
         limit = self.threshold if threshold is None else threshold
-        return [self.decide(opinions, limit) for opinions in self.opinions(images, limit)]
+        return [self.decide(opinions, limit)
+                for opinions in self.opinions(images, limit, at_once)]
 
     @torch.inference_mode()
     def opinions(self, images: Sequence[NDArray[np.uint8]],
-                 threshold: float = 0.0) -> list[Opinions]:
+                 threshold: float = 0.0, at_once: int | None = None) -> list[Opinions]:
         """What detector and classifier say of each image, for ``decide``.
 
         Args:
             images: As ``predict``.
             threshold: Boxes that cannot reach this fused score are left out.
+            at_once: As ``predict``.
 
         Raises:
             ValueError: An array that is not an RGB image.
@@ -168,7 +171,7 @@ class ArtworkDetector:
         for image in images:
             _check_image(image)
         seen = [shrink(image, self.working_side) for image in images]
-        found = self.propose(seen)
+        found = self.propose(seen, at_once)
         held = [self._evidence(proposals) for proposals in found]
         near = [within_reach(p, len(self.categories), self.config.fusion, threshold,
                              self._agnostic) for p in found]
@@ -278,16 +281,18 @@ class ArtworkDetector:
                     fusion or self.config.fusion, self._agnostic, opinions.rescored)
 
     @torch.inference_mode()
-    def propose(self, images: Sequence[NDArray[np.uint8]]) -> list[Proposals]:
+    def propose(self, images: Sequence[NDArray[np.uint8]],
+                at_once: int | None = None) -> list[Proposals]:
         """The detector's boxes in each image, in its pixels, from all looks at it.
 
-        No image is longer than ``working_side``.
+        No image is longer than ``working_side``; ``at_once`` is as for ``predict``.
         """
         jobs = [(i, look) for i, image in enumerate(images)
                 for look in looks(_wh(image), self.test_time)]
         found: list[list[tuple[Look, Proposals]]] = [[] for _ in images]
-        for start in range(0, len(jobs), len(images)):  # as many at once as images were given
-            batch = jobs[start:start + len(images)]
+        at_once = at_once or len(images)
+        for start in range(0, len(jobs), at_once):
+            batch = jobs[start:start + at_once]
             small = [shrink(look.cut(images[i]), self.config.detector.image_size)
                      for i, look in batch]
             with self._autocast():

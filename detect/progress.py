@@ -1,9 +1,9 @@
 """What a long inference has done so far, so that it can go on after kill -9.
 
-``OUT/.progress/`` holds ``run.json`` (the model and settings that made the results) and
-``done.jsonl``: one line a batch, written and fsynced when the batch is wholly done. A line
-that a crash cut short is dropped, so that the batches that follow are the same as in a run
-that was never stopped.
+``OUT/.progress/`` holds ``run.json`` (the model and settings that made the results),
+``images.json`` (the folder whose images they are of) and ``done.jsonl``: one line a batch, written
+and fsynced when the batch is wholly done. A line that a crash cut short is dropped, so that the
+batches that follow are the same as in a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from musicon.datasets.records import UserError, write_atomic
 FOLDER = ".progress"
 RUN_NAME = "run.json"
 DONE_NAME = "done.jsonl"
+IMAGES_NAME = "images.json"
+CHANGES = {"model": "another model", "threshold": "another threshold",
+           "precision": "another precision", "looks": "another --zoom or --flip",
+           "attributes": "other --attributes", "format": "another version of musicon"}
+"""What a person is told where a key of ``run.json`` is not the same."""
 Row = dict[str, Any]
 
 
@@ -76,7 +81,7 @@ class ProgressLog:
         return bool(self._place[index, 0] >= 0)
 
     def forget(self, index: int) -> None:
-        """Have an image done again (its picture was deleted)."""
+        """Have an image done again (its picture is missing, or another's)."""
         self._place[index] = -1
 
     def append(self, rows: Sequence[Row], indices: Sequence[int]) -> None:
@@ -104,6 +109,18 @@ class ProgressLog:
                 self._last = offset, json.loads(self._stream.readline())
             yield index, self._last[1][position]
 
+    def take_over(self, root: str) -> str | None:
+        """Note that the results are of the images in ``root``; the folder before, if another."""
+        file = self.out / FOLDER / IMAGES_NAME
+        try:
+            before: str | None = json.loads(file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            before = None
+        if before == root:
+            return None
+        write_atomic(file, json.dumps(root))
+        return before
+
     def _start(self, folder: Path) -> None:
         """Keep the results there are if model and settings are the same, else begin."""
         run, done = folder / RUN_NAME, folder / DONE_NAME
@@ -115,7 +132,7 @@ class ProgressLog:
             return
         if before is not None and done.exists() and done.stat().st_size:
             changed = sorted(k for k in {*self.key, *before} if self.key.get(k) != before.get(k))
-            self.started_anew = "another " + " and ".join(changed) if changed else "no progress"
+            self.started_anew = " and ".join(CHANGES.get(k, f"another {k}") for k in changed)
         done.unlink(missing_ok=True)
         write_atomic(run, json.dumps(self.key, indent=1))
         done.touch()

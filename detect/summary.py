@@ -35,6 +35,8 @@ class InferenceSummary:
         resumed: Files finished by an earlier run.
         left_out: Pictures of earlier results that lay among the images.
         started_anew: Why earlier results were not used, if there were any.
+        replaced: Folder of the images that earlier results here were of, where it was another.
+        foreign: Pictures beside the results that were not drawn for them.
         out: The results' folder.
         annotated: Whether pictures were drawn.
     """
@@ -45,6 +47,8 @@ class InferenceSummary:
     resumed: int
     left_out: int
     started_anew: str | None
+    replaced: str | None
+    foreign: int
     out: Path
     annotated: bool
 
@@ -72,6 +76,8 @@ def lines(summary: InferenceSummary) -> list[str]:
                     + counted(summary.left_out, "picture"))
     if summary.started_anew:
         text.append(f"the results here were made with {summary.started_anew}: started anew")
+    if summary.replaced:
+        text.append(f"the results here were of the images in {summary.replaced}: replaced")
     if summary.resumed:
         text.append(f"kept from an earlier run: {counted(summary.resumed, 'file')}")
     text.append(f"{counted(counts.images, 'image')}, {counts.found:,} with instruments, "
@@ -90,6 +96,9 @@ def lines(summary: InferenceSummary) -> list[str]:
     text.append(f"boxes:    {out / DETECTIONS_NAME}, {out / TABLE_NAME}")
     if summary.annotated:
         text.append(f"pictures: {out / ANNOTATED}")
+    if summary.foreign:
+        text.append(f"not of these results: {counted(summary.foreign, 'picture')} in "
+                    f"{out / ANNOTATED}, from an earlier run")
     if counts.rejected:
         text.append(f"rejects:  {out / REJECTS_NAME}")
     return text

@@ -20,6 +20,7 @@ from musicon.detect import detectors
 from musicon.detect.checkpoints import save_model
 from musicon.detect.config import Config
 from musicon.detect.pipeline import ArtworkDetector
+from musicon.detect.tiling import TestTime
 
 CATEGORIES = (Category(3, "lute"), Category(5, "violin"), Category(9, "harp"))
 COLOURS = {3: (255, 0, 0), 5: (0, 255, 0), 9: (0, 0, 255)}
@@ -76,9 +77,10 @@ def settings(**fusion: Any) -> Config:
         "fusion": {"threshold": 0.1, **fusion}})
 
 
-def colour_detector(**fusion: Any) -> ArtworkDetector:
+def colour_detector(test_time: TestTime | None = None, **fusion: Any) -> ArtworkDetector:
     """An ArtworkDetector that finds coloured rectangles."""
-    return ArtworkDetector(ColourNamer(), ColourFinder(), settings(**fusion), CATEGORIES, "cpu")
+    return ArtworkDetector(ColourNamer(), ColourFinder(), settings(**fusion), CATEGORIES, "cpu",
+                           test_time=test_time)
 
 
 def picture(width: int, height: int, **boxes: tuple[int, int, int, int]) -> NDArray[np.uint8]:

@@ -100,6 +100,19 @@ def test_rejects_give_exit_code_1(images: Path, model: Path, tmp_path: Path,
     assert not (tmp_path / "out" / "annotated").exists()
 
 
+def test_a_folder_that_may_not_be_read_gives_exit_code_1(
+        images: Path, model: Path, tmp_path: Path, permissions_count: None,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "b").chmod(0)
+    arguments = ["--model", model, "--out", tmp_path / "out", "--no-review", "--no-annotated"]
+    assert infer("--images", images, *arguments) == 1
+    assert "1 x no permission to read this folder" in capsys.readouterr().out
+    assert infer("--images", images / "b", *arguments) == 2
+    assert capsys.readouterr().err == (f"error: {images / 'b'}: no permission to read this folder; "
+                                       "change its permissions\n")
+    (images / "b").chmod(0o755)
+
+
 def test_default_model_and_results_folder(images: Path, model: Path, tmp_path: Path,
                                           monkeypatch: pytest.MonkeyPatch,
                                           capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,10 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from musicon.datasets.records import Manifest, UserError
+from musicon.detect import inference
+from musicon.detect.detections import Detections
 from musicon.detect.inference import InferenceOptions, Pictures, list_images, run_inference
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.progress import ProgressLog
 from musicon.detect.summary import InferenceSummary, lines, results_name
+from musicon.detect.tiling import TestTime
 
 FILES = ("detections.json", "detections.csv", "rejects.jsonl")
 QUIET = InferenceOptions(batch_size=3, workers=2, quiet=True)
@@ -113,6 +118,74 @@ def test_boxes_of_large_scans_are_in_pixels_of_the_original(tmp_path: Path) -> N
     np.testing.assert_allclose(box, (800, 600, 2000, 1800), atol=40)
     drawn = cv2.imread(str(tmp_path / "out" / "annotated" / "scan.jpg"))
     assert drawn.shape == (960, 1600, 3)
+
+
+def test_pictures_are_no_longer_where_tiles_need_more(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "scan.png", picture(2400, 1200, red=(600, 300, 1200, 900)))
+    finder = colour_detector(test_time=TestTime(zooms=(16.0,)))
+    assert finder.working_side == 2048
+    search(tmp_path / "in", tmp_path / "out", detector=finder)
+    drawn = cv2.imread(str(tmp_path / "out" / "annotated" / "scan.png.jpg"))
+    assert drawn.shape == (800, 1600, 3)
+    assert (drawn[500, 700] > 200).tolist() == [False, False, True]  # red lies under the box
+    np.testing.assert_allclose(drawn[500, 850], 220, atol=20)
+
+
+class Watching:
+    """Searches like another detector; remembers how many images and looks it was given at once."""
+
+    def __init__(self, finder: ArtworkDetector, working_side: int) -> None:
+        self.finder = finder
+        self.working_side = working_side
+        self.batches: list[tuple[int, int | None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
+
+    def predict(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None,
+                at_once: int | None = None) -> list[Detections]:
+        self.batches.append((len(images), at_once))
+        return self.finder.predict(images, threshold, at_once)
+
+
+def test_memory_does_not_grow_with_the_zoom(tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large images are searched one by one and not decoded ahead; small ones as ever."""
+    sizes = [40, 40, 40, 40, 160, 160, 160, 80, 80]
+    for index, side in enumerate(sizes):
+        save(tmp_path / "in" / f"{index}.png", red(side, side))
+    monkeypatch.setattr(inference, "WORKING_SIDE", 40)
+    held = most = 0
+    lock = threading.Lock()
+    decode, take = inference._decode, inference._take
+
+    def decoding(*arguments: Any) -> Any:
+        nonlocal held, most
+        item = decode(*arguments)
+        with lock:
+            held += item.pixels
+            most = max(most, held)
+        return item
+
+    def taking(*arguments: Any) -> Any:
+        nonlocal held
+        batch = take(*arguments)
+        with lock:
+            held -= sum(item.pixels for item in batch)
+        return batch
+
+    monkeypatch.setattr(inference, "_decode", decoding)
+    monkeypatch.setattr(inference, "_take", taking)
+    options = InferenceOptions(batch_size=4, workers=2, annotated=False, quiet=True)
+    found = []
+    for side, batches in ((40, [4, 4, 1]), (60, [2, 2, 1, 1, 1, 1, 1]), (160, [1] * 9)):
+        held = most = 0
+        watching: Any = Watching(colour_detector(), side)
+        search(tmp_path / "in", tmp_path / f"out{side}", options, watching)
+        assert watching.batches == [(count, 4) for count in batches], side
+        assert most <= max(15 * 40 ** 2, side ** 2), side
+        found.append(len(boxes_of(tmp_path / f"out{side}")))
+    assert found == [9, 9, 9]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -238,6 +311,68 @@ def test_another_model_or_threshold_starts_anew_and_says_so(tmp_path: Path) -> N
     assert done.started_anew == "another model"
 
 
+@pytest.mark.parametrize(("key", "words"), [
+    ("precision", "another precision"), ("looks", "another --zoom or --flip"),
+    ("attributes", "other --attributes"), ("format", "another version of musicon")])
+def test_what_has_changed_is_told_in_words(tmp_path: Path, key: str, words: str) -> None:
+    images, out = tmp_path / "in", tmp_path / "out"
+    save(images / "a.png", red())
+    search(images, out)
+    run = out / ".progress" / "run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {key: "as it was"}))
+    assert search(images, out).started_anew == words
+
+
+def test_a_picture_of_another_image_of_that_name_is_drawn_anew(tmp_path: Path) -> None:
+    first, second, out = tmp_path / "A" / "images", tmp_path / "B" / "images", tmp_path / "out"
+    for name in ("1.png", "2.png"):
+        save(first / name, red())
+    save(second / "1.png", picture(120, 80))
+    drawn, other = out / "annotated" / "1.png.jpg", out / "annotated" / "2.png.jpg"
+    assert search(first, out).replaced is None
+    before = drawn.read_bytes()
+    done = search(second, out)
+    assert (done.replaced, done.foreign) == (str(first), 1) and drawn.read_bytes() != before
+    assert f"were of the images in {first}: replaced" in "\n".join(lines(done))
+    assert f"not of these results: 1 picture in {other.parent}" in "\n".join(lines(done))
+    done = search(first, out)
+    assert (done.replaced, done.searched, done.resumed, done.foreign) == (str(second), 1, 1, 0)
+    assert drawn.read_bytes() == before
+    assert search(first, out).replaced is None
+
+
+def test_a_picture_from_another_threshold_is_drawn_anew(tmp_path: Path) -> None:
+    images, out = tmp_path / "in", tmp_path / "out"
+    save(images / "a.png", red())
+    drawn = out / "annotated" / "a.png.jpg"
+    search(images, out, InferenceOptions(threshold=0.99, quiet=True))
+    without = drawn.read_bytes()
+    low = InferenceOptions(threshold=0.1, quiet=True)
+    assert search(images, out, replace(low, annotated=False)).foreign == 1
+    done = search(images, out, low)
+    assert (done.searched, done.foreign) == (1, 0) and drawn.read_bytes() != without
+    assert search(images, out, low).searched == 0
+    assert search(images, out, replace(low, annotated=False)).foreign == 0
+
+
+def test_a_folder_that_may_not_be_read_is_a_reject(tmp_path: Path,
+                                                   permissions_count: None) -> None:
+    images, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "shut/b.png"):
+        save(images / name, red())
+    (images / "shut").chmod(0)
+    for _ in range(2):
+        done = search(images, out)
+        assert (done.counts.images, done.counts.rejected) == (1, 1)
+        assert json.loads((out / "rejects.jsonl").read_text()) == {
+            "file": str(images / "shut"),
+            "reason": "no permission to read this folder; change its permissions"}
+    with pytest.raises(UserError, match="shut: no permission to read this folder"):
+        search(images / "shut", tmp_path / "other")
+    (images / "shut").chmod(0o755)
+    assert (search(images, out).counts.images, search(images, out).counts.rejected) == (2, 0)
+
+
 def test_a_repaired_file_is_taken_up(tmp_path: Path) -> None:
     images, out = tmp_path / "in", tmp_path / "out"
     save(images / "a.png", red())
@@ -280,7 +415,7 @@ def test_pictures_mirror_the_common_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for places in (["p"], ["p/*/*.jpg"], ["p/x", "p/y"], ["p/x/a.jpg", "p/y/a.jpg"]):
         listing = list_images([str(tmp_path / place) for place in places], out)
-        names = [Pictures(listing, out).path(i).relative_to(out).as_posix() for i in range(2)]
+        names = [Pictures(listing, out, {}).path(i).relative_to(out).as_posix() for i in range(2)]
         assert names == ["x/a.jpg", "y/a.jpg"], places
     assert len(list_images([str(tmp_path)], out, limit=1).files) == 1
 

@@ -24,6 +24,7 @@ from musicon.datasets.records import UserError
 from musicon.detect.checkpoints import ModelFolderError, load_model
 from musicon.detect.detections import Detections, rescale
 from musicon.detect.pipeline import ArtworkDetector, ModelOutputError
+from musicon.detect.tiling import TestTime
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,22 @@ def test_a_batch_is_sorted_thresholded_and_without_duplicates(real: ArtworkDetec
         overlap = iou(found.boxes, found.boxes) - np.eye(len(found))
         assert (overlap <= real.config.fusion.nms_iou + 1e-6).all()
         np.testing.assert_allclose(found.boxes, all_found.above(middle).boxes)
+
+
+def test_looks_are_searched_as_many_at_once_as_wanted() -> None:
+    given = []
+
+    class Counting(ColourFinder):
+        def detect(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            given.append(len(images))
+            return super().detect(images)
+
+    detector = ArtworkDetector(ColourNamer(), Counting(), settings(), CATEGORIES, "cpu",
+                               test_time=TestTime(zooms=(2.0,)))
+    image = picture(400, 300, red=(10, 20, 40, 60), blue=(300, 200, 350, 290))
+    found = [detector.predict([image], None, at_once)[0] for at_once in (None, 4)]
+    assert given == [1] * 10 + [4, 4, 2]
+    np.testing.assert_allclose(found[0].boxes, found[1].boxes)
 
 
 def test_two_names_for_one_place_become_one_box() -> None:
