@@ -320,9 +320,13 @@ def _search(detector: ArtworkDetector | NoDetector, log: ProgressLog, pending: S
     One batch is drawn while the next is searched; the log takes them in order.
     """
     pool = ThreadPoolExecutor(options.workers, thread_name_prefix="images")
+    # No more threads than can decode at once: each keeps some of the memory that it has used.
+    decoders = ThreadPoolExecutor(
+        max(1, min(options.workers, _room(options) // detector.working_side ** 2)),
+        thread_name_prefix="decoders")
     unlogged: deque[tuple[list[Row], list[int], list[Future[None]]]] = deque()
     try:
-        stream = _decode_ahead(pool, log, pending, options, detector.working_side)
+        stream = _decode_ahead(decoders, log, pending, options, detector.working_side)
         images = progress(stream, total=len(pending), desc="searching", quiet=options.quiet)
         while batch := _take(images, options.batch_size, detector.working_side):
             unlogged.append(_search_batch(detector, batch, pictures, threshold, pool, options))
@@ -332,7 +336,18 @@ def _search(detector: ArtworkDetector | NoDetector, log: ProgressLog, pending: S
         while unlogged:
             _log_batch(log, *unlogged.popleft())
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for threads in (decoders, pool):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _ahead(options: InferenceOptions) -> int:
+    """Images that are decoded before they are asked for."""
+    return 2 * options.batch_size + options.workers
+
+
+def _room(options: InferenceOptions) -> int:
+    """Pixels that these and the next one may have together."""
+    return (_ahead(options) + 1) * WORKING_SIDE ** 2
 
 
 def _take(images: Iterator[_Decoded], most: int, max_side: int) -> list[_Decoded]:
@@ -399,11 +414,11 @@ def _decode_ahead(pool: ThreadPoolExecutor, log: ProgressLog, pending: Sequence[
     def held(future: Future[_Decoded]) -> int:
         return future.result().pixels if future.done() else max_side ** 2
 
-    ahead = 2 * options.batch_size + options.workers
+    ahead = _ahead(options)
     waiting: deque[Future[_Decoded]] = deque()
     for index in pending:
         while waiting and (len(waiting) > ahead or sum(map(held, waiting)) + max_side ** 2
-                           > (ahead + 1) * WORKING_SIDE ** 2):
+                           > _room(options)):
             yield waiting.popleft().result()
         waiting.append(pool.submit(decode, index))
     while waiting:

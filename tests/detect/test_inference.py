@@ -163,6 +163,7 @@ def test_memory_does_not_grow_with_the_zoom(tmp_path: Path,
         nonlocal held, most
         item = decode(*arguments)
         with lock:
+            threads.add(threading.get_ident())
             held += item.pixels
             most = max(most, held)
         return item
@@ -180,10 +181,12 @@ def test_memory_does_not_grow_with_the_zoom(tmp_path: Path,
     found = []
     for side, batches in ((40, [4, 4, 1]), (60, [2, 2, 1, 1, 1, 1, 1]), (160, [1] * 9)):
         held = most = 0
+        threads: set[int] = set()
         watching: Any = Watching(colour_detector(), side)
         search(tmp_path / "in", tmp_path / f"out{side}", options, watching)
         assert watching.batches == [(count, 4) for count in batches], side
         assert most <= max(15 * 40 ** 2, side ** 2), side
+        assert len(threads) <= (1 if side == 160 else 2)
         found.append(len(boxes_of(tmp_path / f"out{side}")))
     assert found == [9, 9, 9]
 
