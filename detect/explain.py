@@ -19,12 +19,13 @@ from musicon.datasets.images import ImageError, decode_reduced
 from musicon.datasets.loading import crop_square, square_around
 from musicon.datasets.records import Category, UserError
 from musicon.datasets.taxonomy import Taxonomy
+from musicon.detect.annotated import MAX_NAME_BYTES
 from musicon.detect.checkpoints import LoadedModel
 from musicon.detect.explanation_pictures import draw_explanations, draw_feature_maps, write_page
 from musicon.detect.explanations import TITLES, heat
 from musicon.detect.explanations.feature_maps import Layer, feature_maps
 from musicon.detect.explanations.tracing import ExplanationError
-from musicon.detect.inference import MAX_NAME_BYTES, Listing
+from musicon.detect.inference import Listing
 from musicon.detect.outputs import EXPLANATIONS_NAME, REJECTS_NAME
 from musicon.detect.pipeline import WORKING_SIDE, ArtworkDetector
 from musicon.detect.plots import to_png

@@ -26,8 +26,9 @@ from pycocotools.coco import COCO
 
 from musicon.datasets.records import Manifest, UserError
 from musicon.detect import inference
+from musicon.detect.annotated import Pictures
 from musicon.detect.detections import Detections
-from musicon.detect.inference import InferenceOptions, Pictures, list_images, run_inference
+from musicon.detect.inference import InferenceOptions, list_images, run_inference
 from musicon.detect.pipeline import ArtworkDetector
 from musicon.detect.progress import ProgressLog
 from musicon.detect.summary import InferenceSummary, lines, results_name
