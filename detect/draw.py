@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from musicon.datasets.boxes import as_boxes, clip
 from musicon.detect.colours import Colour, class_colour, text_colour
 from musicon.detect.detections import Detections
+from musicon.detect.hierarchy import in_words
 
 Picture = NDArray[np.uint8]
 Rect = tuple[int, int, int, int]
@@ -31,7 +32,8 @@ def draw_detections(image: Picture, detections: Detections, names: Mapping[int, 
                     colours: Mapping[str, Colour] | None = None, min_side: int = 0) -> Picture:
     """Draw what was found in an image, each box in its likeliest instrument's colour.
 
-    A name that is not sure is a question behind the family: "plucked lutes, guitar? 41%".
+    A name that is not sure is a question behind the family, "plucked lutes, guitar? 41%", and left
+    out where it is of another family.
 
     Args:
         image: uint8 RGB (H, W, 3); may be a smaller or larger copy of the one searched.
@@ -49,8 +51,7 @@ def draw_detections(image: Picture, detections: Detections, names: Mapping[int, 
                       canvas.shape[0] / detections.image_wh[1]] * 2, np.float32)
     guesses = [names[int(label)] for label in detections.labels]
     said = guesses if detections.sure is None else [
-        guess if level == "leaf" else f"{sure}, {guess}?"
-        for guess, (sure, level) in zip(guesses, detections.sure, strict=True)]
+        in_words(guess, sure) for guess, sure in zip(guesses, detections.sure, strict=True)]
     return draw_boxes(canvas, detections.boxes * scale, said, detections.scores.tolist(),
                       colours=_paints(guesses, colours))
 

@@ -52,6 +52,15 @@ def family_of(name: str) -> str:
     return circles_of(name)[0]
 
 
+def in_words(guess: str, sure: SureName) -> str:
+    """``guitar``; ``plucked lutes, guitar?``; ``plucked lutes`` where the guess is none."""
+    if sure.level == "leaf":
+        return guess
+    if sure.level == "family" and sure.name not in circles_of(guess):
+        return sure.name
+    return f"{sure.name}, {guess}?"
+
+
 @dataclass(frozen=True)
 class Circles:
     """Groups of classes.

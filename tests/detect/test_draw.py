@@ -20,7 +20,7 @@ from musicon.detect.colours import (
 )
 from musicon.detect.detections import Detections
 from musicon.detect.draw import _place, draw_boxes, draw_detections, enlarge
-from musicon.detect.hierarchy import SureName
+from musicon.detect.hierarchy import SureName, in_words
 
 GREY = 128
 # Viénot-type simulation matrices on linear RGB: Machado, Oliveira and Fernandes 2009, severity 1.
@@ -125,6 +125,16 @@ def test_a_name_that_is_not_sure_is_a_question_behind_its_family() -> None:
     said = draw_boxes(ground(400, 200), boxes, ["lute", "plucked lutes, guitar?"], [0.9, 0.41],
                       colours=[class_colour("lute"), class_colour("guitar")])
     assert (drawn == said).all()
+
+
+@pytest.mark.parametrize(("guess", "sure", "said"), [
+    ("guitar", SureName("guitar", "leaf"), "guitar"),
+    ("guitar", SureName("plucked lutes", "family"), "plucked lutes, guitar?"),
+    ("harp", SureName("plucked lutes", "family"), "plucked lutes"),
+    ("harp", SureName("musical instrument", "instrument"), "musical instrument, harp?"),
+])
+def test_no_guess_contradicts_the_family(guess: str, sure: SureName, said: str) -> None:
+    assert in_words(guess, sure) == said
 
 
 def test_enlarge_keeps_large_pictures() -> None:
