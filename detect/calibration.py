@@ -8,6 +8,7 @@ Calibration of Modern Neural Networks" (ICML 2017); two-parameter scaling after 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,25 +28,38 @@ class Calibration:
 
     Attributes:
         error: Expected calibration error in [0, 1]; None without any prediction.
-        perfect: What it would be on average if each prediction were right exactly as often as its
-            confidence says: above 0, and the more so the fewer there are.
         edges: (B + 1,) bounds of the bins, 0 to 1.
         counts: (B,) predictions in each bin.
         confidence: (B,) mean confidence; NaN in an empty bin.
         accuracy: (B,) share that is right; NaN in an empty bin.
+        scores: (N,) the confidences themselves.
     """
 
     error: float | None
-    perfect: float | None
     edges: NDArray[np.float64]
     counts: NDArray[np.int64]
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    scores: NDArray[np.float64]
 
     @property
     def total(self) -> int:
         """Predictions in all bins."""
-        return int(self.counts.sum())
+        return len(self.scores)
+
+    @cached_property
+    def perfect(self) -> float | None:
+        """The mean error of as many predictions, each right with just its confidence.
+
+        Above 0, and the more so the fewer there are; None without any prediction. It takes
+        ``ROUNDS`` draws, so it is found only when it is asked for.
+        """
+        if not len(self.scores):
+            return None
+        rng = np.random.default_rng(0)
+        index = _bins(self.scores, self.edges)
+        return float(np.mean([_error(index, self.scores, rng.random(self.total) < self.scores)
+                              for _ in range(ROUNDS)]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an empty bin has null."""
@@ -69,22 +83,23 @@ def calibration(confidence: object, right: object, bins: int = BINS) -> Calibrat
     scores = np.asarray(confidence, dtype=np.float64)
     hits = np.asarray(right, dtype=bool)
     edges = np.linspace(0.0, 1.0, bins + 1)
-    index = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, bins - 1)
+    index = _bins(scores, edges)
     counts = np.bincount(index, minlength=bins)
-    sums = np.bincount(index, weights=scores, minlength=bins)
-
-    def gap(right: NDArray[np.bool_]) -> float:
-        return float(np.abs(np.bincount(index, right, bins) - sums).sum() / len(scores))
-
     with np.errstate(invalid="ignore"):
-        mean = sums / counts
+        mean = np.bincount(index, weights=scores, minlength=bins) / counts
         accuracy = np.bincount(index, weights=hits, minlength=bins) / counts
-    error = perfect = None
-    if len(scores):
-        rng = np.random.default_rng(0)
-        error = gap(hits)
-        perfect = float(np.mean([gap(rng.random(len(scores)) < scores) for _ in range(ROUNDS)]))
-    return Calibration(error, perfect, edges, counts, mean, accuracy)
+    error = _error(index, scores, hits) if len(scores) else None
+    return Calibration(error, edges, counts, mean, accuracy, scores)
+
+
+def _bins(scores: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, len(edges) - 2)
+
+
+def _error(index: NDArray[np.int64], scores: NDArray[np.float64],
+           right: NDArray[np.bool_]) -> float:
+    """Bins' gaps between how many are right and how many their scores promise, per prediction."""
+    return float(np.abs(np.bincount(index, right - scores)).sum() / len(scores))
 
 
 @dataclass(frozen=True)

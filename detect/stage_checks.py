@@ -76,8 +76,7 @@ def check_data(config: Config, name: str) -> None:
             raise StageError(f"{config.stages[name].manifest}: no image is in the split {split!r}; "
                              "prepare the data again with --split 70/10/20")
     for key, path in data_of(config, name):
-        check_files(path)
-        data = Manifest.read(path)
+        data = check_files(path)
         if data.images and not data.select(split="train").images:
             raise StageError(f"{path} (stages.{name}.{key}): none of its images ({len(data):,}) is "
                              "in the split 'train', so nothing can be learnt from it; prepare the "
@@ -95,13 +94,18 @@ def warn_once(sentence: str) -> None:
     log.warning(sentence)
 
 
-def check_files(path: Path) -> None:
-    """Better now than hours later, when the first missing image is drawn."""
+def check_files(path: Path) -> Manifest:
+    """The manifest, whose images are all there: else it would be told hours later.
+
+    Raises:
+        StageError: Some are not.
+    """
     manifest = Manifest.read(path)
     gone = [record.file_name for record in manifest.images if not manifest.path(record).exists()]
     if gone:
         raise StageError(f"{path}: {len(gone):,} of its {len(manifest):,} images are not there, "
                          f"such as {gone[0]}; put them back, or prepare the data again")
+    return manifest
 
 
 def _makers(key: str, path: Path, stage: str) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from musicon.datasets.command import SummaryTable
 from musicon.datasets.files import sha256
 from musicon.datasets.images import decode_reduced
-from musicon.datasets.records import SPLITS, Manifest, write_atomic
+from musicon.datasets.records import SPLITS, write_atomic
 from musicon.detect import plots
 from musicon.detect.report import template
 from musicon.detect.stage_checks import check_files
@@ -130,8 +130,7 @@ def run_evaluation(model: TaskModel, data: Path | None, split: str, out: Path, *
 
 def _works(model: TaskModel, data: Path, split: str) -> Works:
     """The works of the data whose class the model knows, each with its split."""
-    check_files(data)
-    manifest = Manifest.read(data)
+    manifest = check_files(data)
     dealt = read_splits(model.folder.parent)
     names = {plain(name): i for i, name in enumerate(model.classes)}
     wanted = {plain(old): names[plain(name)] for name, olds in model.config.classes.items()
